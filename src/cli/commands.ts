@@ -1,0 +1,12 @@
+import type { Command } from './command.ts';
+
+/** Every command, in the order the help lists them; loaded when it is called, so that each starts fast. */
+export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
+  ['serve', async () => (await import('./serve.ts')).serveCommand],
+  ['mount', async () => (await import('./mount.ts')).mountCommand],
+  ['umount', async () => (await import('./umount.ts')).umountCommand],
+  ['status', async () => (await import('./status.ts')).statusCommand],
+  ['doctor', async () => (await import('./doctor.ts')).doctorCommand],
+  ['config', async () => (await import('./config.ts')).configCommand],
+  ['version', async () => (await import('./version.ts')).versionCommand],
+]);

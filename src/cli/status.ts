@@ -1,0 +1,85 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createControlClient } from '../control/client.ts';
+import type { ImageStatus, StatusReport } from '../control/status.ts';
+import type { Command } from './command.ts';
+import { EXIT } from './exit-code.ts';
+import { bar, humanBytes, type Io, paint, percent, printable, table } from './output.ts';
+
+const WATCH_EVERY_MS = 1_000;
+
+/** `shoal status`: what the daemon holds and where it came from. */
+export const statusCommand: Command = {
+  name: 'status',
+  args: '',
+  argCount: { min: 0, max: 0 },
+  summary: 'show images, what of them is on this node, and where the bytes came from',
+  description:
+    'Asks the daemon over its control socket. Shows each image with its bytes on this node and in all, the cold reads\n(faults) that had to wait, and how many bytes each source gave.',
+  options: {
+    json: { type: 'boolean', description: 'print JSON; with --watch one line per second' },
+    layers: { type: 'boolean', short: 'l', description: 'show the layers of each image' },
+    watch: { type: 'boolean', short: 'w', description: 'go on showing until interrupted' },
+  },
+  async run({ config, options, io, signal }) {
+    const client = createControlClient({ socket: config().control.socket });
+    const watch = options.watch === true;
+    for (;;) {
+      const report = await client.status({ signal });
+      if (options.json === true) io.out(`${JSON.stringify(report, null, watch ? undefined : 2)}\n`);
+      else io.out((watch && io.isTty ? '\u001b[H\u001b[J' : '') + renderStatus(report, io, options.layers === true));
+      if (!watch) return EXIT.ok;
+      try {
+        await sleep(WATCH_EVERY_MS, undefined, { signal });
+      } catch {
+        return EXIT.ok;
+      }
+    }
+  },
+};
+
+/** A status report as people read it. */
+export function renderStatus(report: StatusReport, io: Io, withLayers: boolean): string {
+  const { daemon, images, faults } = report;
+  const sources = Object.entries(report.bytesBySource).map(([name, bytes]) => `${name} ${humanBytes(bytes)}`);
+  const head = table([
+    [
+      'daemon',
+      `shoal ${daemon.version}, pid ${daemon.pid}, since ${daemon.startedAt}, ${humanBytes(daemon.rssBytes)} RSS`,
+    ],
+    ['trap', `${daemon.trap.kind} (${daemon.trap.reason})`],
+    ['faults', `${faults.cold} cold, ${faults.warm} warm, ${faults.denied} denied`],
+    ['bytes from', sources.length === 0 ? 'nowhere yet' : sources.join(', ')],
+    ['network', `${humanBytes(report.fetchedBytes)} of compressed layers`],
+    ...report.mounts.map(({ reference, directory }) => ['mount', printable(`${directory}  ${reference}`)]),
+  ]);
+  if (images.length === 0) return `${head}\nno images\n`;
+  const title = ['IMAGE', 'LAYERS', 'ON NODE', 'TOTAL', ...(io.isTty ? [''] : []), 'DONE'].map((cell) =>
+    paint(io, 'bold', cell),
+  );
+  const rows = images.flatMap((image) => [imageRow(image, io), ...(withLayers ? layerRows(image, io) : [])]);
+  const errors = images
+    .filter(({ error }) => error !== undefined)
+    .map(({ reference, error }) => `${paint(io, 'red', 'error')} ${printable(`${reference}: ${error}`)}\n`);
+  return `${head}\n${table([title, ...rows], [1, 2, 3])}${errors.join('')}`;
+}
+
+function imageRow(image: ImageStatus, io: Io): string[] {
+  const cached = image.layers.reduce((sum, layer) => sum + layer.bytesCached, 0);
+  const total = image.layers.reduce((sum, layer) => sum + layer.bytesTotal, 0);
+  const lazy = image.layers.filter(({ format }) => format !== 'unpacked').length;
+  const layers = lazy === image.layers.length ? String(lazy) : `${lazy} of ${image.layers.length}`;
+  return [printable(image.reference), layers, ...amounts(cached, total, io)];
+}
+
+function layerRows(image: ImageStatus, io: Io): string[][] {
+  return image.layers.map((layer) => {
+    const name = `  ${printable(layer.digest).slice(0, 'sha256:'.length + 12)} ${printable(layer.format)}`;
+    if (layer.format === 'unpacked') return [name, '', '', 'with containerd'];
+    return [name, '', ...amounts(layer.bytesCached, layer.bytesTotal, io)];
+  });
+}
+
+function amounts(cached: number, total: number, io: Io): string[] {
+  const share = percent(cached, total);
+  return [humanBytes(cached), humanBytes(total), ...(io.isTty ? [bar(cached, total, 16)] : []), share];
+}

@@ -1,0 +1,74 @@
+/** Answer of `GET /v1/status`: what `shoal status --json` prints. Fields are only ever added. */
+export interface StatusReport {
+  readonly daemon: DaemonStatus;
+  readonly images: readonly ImageStatus[];
+  /** Over all images since the daemon started. */
+  readonly faults: FaultCounts;
+  /** Uncompressed bytes each source gave since the daemon started: `local`, `origin`, … */
+  readonly bytesBySource: Readonly<Record<string, number>>;
+  /** Bytes of layers as they came over the network, compressed, since the daemon started; indexes not included. */
+  readonly fetchedBytes: number;
+  /** Images mounted by hand. */
+  readonly mounts: readonly MountStatus[];
+}
+
+/** An image at a directory, without containerd. */
+export interface MountStatus {
+  readonly reference: string;
+  readonly directory: string;
+  readonly manifestDigest: string;
+}
+
+export interface DaemonStatus {
+  readonly version: string;
+  readonly pid: number;
+  /** RFC 3339. */
+  readonly startedAt: string;
+  readonly root: string;
+  readonly trap: {
+    readonly kind: 'fanotify' | 'fuse';
+    /** Why this one, for people. */
+    readonly reason: string;
+  };
+  readonly rssBytes: number;
+}
+
+/** Reads that reached a trap: of missing data, of data already there, and those answered with an error. */
+export interface FaultCounts {
+  readonly cold: number;
+  readonly warm: number;
+  readonly denied: number;
+}
+
+export interface ImageStatus {
+  /** As containerd or `shoal mount` named it. */
+  readonly reference: string;
+  /** Absent when containerd told us layers only. */
+  readonly manifestDigest?: string;
+  readonly layers: readonly LayerStatus[];
+  /** Reads of this image's layers since the daemon started; absent where a trap does not count per device. */
+  readonly faults?: FaultCounts;
+  readonly bytesBySource?: Readonly<Record<string, number>>;
+  /** The last thing that went wrong, one line; absent when nothing did. */
+  readonly error?: string;
+}
+
+export interface LayerStatus {
+  readonly digest: string;
+  /** `estargz`, …, or `unpacked` for a layer that containerd holds. */
+  readonly format: string;
+  /** Bytes of the layer in the registry, compressed; 0 for an unpacked layer. */
+  readonly bytesCompressed: number;
+  /** Uncompressed bytes of the layer's device; 0 for an unpacked layer. */
+  readonly bytesTotal: number;
+  /** How many of them are on this node. */
+  readonly bytesCached: number;
+  readonly complete: boolean;
+  /** Mounts that use the layer. */
+  readonly mounts: number;
+}
+
+/** Where the control server gets what it reports. */
+export interface StatusSource {
+  status(options: { signal: AbortSignal }): StatusReport | Promise<StatusReport>;
+}

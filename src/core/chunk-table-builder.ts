@@ -1,0 +1,122 @@
+import { ShoalError } from '../errors.ts';
+import { BLOCK_BYTES } from './block-map.ts';
+import { MAX_CHUNK_BYTES } from './chunk.ts';
+import { type ChunkInput, ChunkTable, type Codec, TABLE_ALGORITHMS } from './chunk-table.ts';
+import { type DigestAlgorithm, digestAlgorithm, digestBytes } from './digest.ts';
+
+/** Collects chunks in device order and refuses what can't be true; `build()` gives the table. */
+export class ChunkTableBuilder {
+  readonly #compressedSize: number;
+  readonly #algorithm: DigestAlgorithm;
+  readonly #blockStart: number[] = [];
+  readonly #length: number[] = [];
+  readonly #extentOf: number[] = [];
+  readonly #inner: number[] = [];
+  #digests = new Uint8Array(32 * 64);
+  readonly #extents: { offset: number; length: number; codec: Codec; decodedLength: number }[] = [];
+  readonly #extentRows = new Map<number, number>();
+  #endBlock = 0;
+
+  constructor(init: { compressedSize: number; algorithm?: DigestAlgorithm }) {
+    this.#compressedSize = checkedSize(init.compressedSize, 'blob size');
+    this.#algorithm = init.algorithm ?? 'sha256';
+    if (!TABLE_ALGORITHMS.includes(this.#algorithm)) throw invalid(`chunk digests must not be ${this.#algorithm}`);
+  }
+
+  /** Appends one chunk. Throws INVALID_CHUNK_TABLE on overlap, misalignment, overflow or a range outside the blob. */
+  add(chunk: ChunkInput): void {
+    if (digestAlgorithm(chunk.digest) !== this.#algorithm) {
+      throw invalid(`chunk digest ${chunk.digest} is not ${this.#algorithm}`);
+    }
+    this.addRaw(chunk, digestBytes(chunk.digest));
+  }
+
+  /** `add` for a digest that is already 32 bytes. */
+  addRaw(chunk: Omit<ChunkInput, 'digest'>, digest: Uint8Array): void {
+    const index = this.#length.length;
+    checkedSize(chunk.deviceOffset, `device offset of chunk ${index}`);
+    if (!Number.isInteger(chunk.length) || chunk.length <= 0 || chunk.length > MAX_CHUNK_BYTES) {
+      throw invalid(`chunk ${index} has length ${chunk.length}, allowed are 1 to ${MAX_CHUNK_BYTES}`);
+    }
+    if (chunk.deviceOffset % BLOCK_BYTES !== 0) throw invalid(`chunk ${index} is not 4096-aligned`);
+    const startBlock = chunk.deviceOffset / BLOCK_BYTES;
+    if (startBlock < this.#endBlock) throw invalid(`chunk ${index} overlaps the one before it`);
+    const endBlock = startBlock + Math.ceil(chunk.length / BLOCK_BYTES);
+    if (endBlock >= 0xffffffff) throw invalid('device is larger than 16 TiB');
+    if (digest.byteLength !== 32) throw invalid(`digest of chunk ${index} has ${digest.byteLength} bytes`);
+    // Everything that can throw comes before the first push: a refused chunk leaves the builder as it was.
+    checkedSize(chunk.innerOffset, `inner offset of chunk ${index}`);
+    this.#extentOf.push(this.#extentFor(chunk, index));
+    this.#blockStart.push(startBlock);
+    this.#length.push(chunk.length);
+    this.#inner.push(chunk.innerOffset);
+    this.#keepDigest(index, digest);
+    this.#endBlock = endBlock;
+  }
+
+  /** One growing buffer: an object per digest would cost three times the digest. */
+  #keepDigest(index: number, digest: Uint8Array): void {
+    if (32 * (index + 1) > this.#digests.byteLength) {
+      const grown = new Uint8Array(2 * this.#digests.byteLength);
+      grown.set(this.#digests);
+      this.#digests = grown;
+    }
+    this.#digests.set(digest, 32 * index);
+  }
+
+  /** The finished table. */
+  build(): ChunkTable {
+    return new ChunkTable({
+      deviceSize: this.#endBlock * BLOCK_BYTES,
+      compressedSize: this.#compressedSize,
+      algorithm: this.#algorithm,
+      blockStart: Uint32Array.from(this.#blockStart),
+      length: Uint32Array.from(this.#length),
+      extentOf: Uint32Array.from(this.#extentOf),
+      inner: Uint32Array.from(this.#inner),
+      digests: this.#digests.slice(0, 32 * this.#length.length),
+      extents: this.#extents,
+    });
+  }
+
+  #extentFor(chunk: Omit<ChunkInput, 'digest'>, index: number): number {
+    const end = chunk.extentOffset + chunk.extentLength;
+    checkedSize(chunk.extentOffset, `blob offset of chunk ${index}`);
+    if (!Number.isInteger(chunk.extentLength) || chunk.extentLength <= 0 || chunk.extentLength > 2 * MAX_CHUNK_BYTES) {
+      throw invalid(`chunk ${index} has a compressed length of ${chunk.extentLength}`);
+    }
+    if (!(end <= this.#compressedSize)) throw invalid(`chunk ${index} passes the end of the blob`);
+    const needed = chunk.innerOffset + chunk.length;
+    if (needed > 2 * MAX_CHUNK_BYTES) throw invalid(`chunk ${index} lies too deep in its compressed range`);
+    if (chunk.codec === 'none' && needed > chunk.extentLength) {
+      throw invalid(`chunk ${index} passes the end of its uncompressed range`);
+    }
+    const known = this.#extentRows.get(chunk.extentOffset);
+    if (known !== undefined) {
+      const extent = this.#extents[known] as { length: number; codec: Codec; decodedLength: number };
+      if (extent.length !== chunk.extentLength || extent.codec !== chunk.codec) {
+        throw invalid(`chunk ${index} disagrees with another about the compressed range at ${chunk.extentOffset}`);
+      }
+      extent.decodedLength = Math.max(extent.decodedLength, needed);
+      return known;
+    }
+    const row = this.#extents.length;
+    this.#extentRows.set(chunk.extentOffset, row);
+    this.#extents.push({
+      offset: chunk.extentOffset,
+      length: chunk.extentLength,
+      codec: chunk.codec,
+      decodedLength: needed,
+    });
+    return row;
+  }
+}
+
+function checkedSize(value: number, what: string): number {
+  if (!Number.isSafeInteger(value) || value < 0) throw invalid(`${what} is ${value}`);
+  return value;
+}
+
+function invalid(message: string): ShoalError {
+  return new ShoalError('INVALID_CHUNK_TABLE', message);
+}

@@ -1,0 +1,147 @@
+import { BLOCK_BYTES } from './block-map.ts';
+import { type Digest, type DigestAlgorithm, digestFromBytes } from './digest.ts';
+
+/** How the bytes of an extent are coded in the blob. New codecs are appended: the position is stored on disk. */
+export const CODECS = ['none', 'gzip', 'zstd'] as const;
+
+/** A codec by name. */
+export type Codec = (typeof CODECS)[number];
+
+/** A compressed range of the blob; several chunks may lie in one (eStargz `innerOffset`). */
+export interface Extent {
+  /** First byte in the blob. */
+  readonly offset: number;
+  /** Compressed length in bytes. */
+  readonly length: number;
+  readonly codec: Codec;
+  /** Decoded bytes needed to yield every chunk of this extent; decoding may stop there. */
+  readonly decodedLength: number;
+}
+
+/** One chunk of a device. */
+export interface ChunkRow {
+  readonly index: number;
+  /** First byte on the device, a multiple of 4096. */
+  readonly deviceOffset: number;
+  /** Uncompressed length in bytes, 1 to MAX_CHUNK_BYTES; the last block of the chunk is padded with zeros. */
+  readonly length: number;
+  readonly digest: Digest;
+  /** Row of the extent that yields it. */
+  readonly extent: number;
+  /** Where the chunk starts in the decoded extent. */
+  readonly innerOffset: number;
+}
+
+/** What a reader hands over per chunk; device offsets must ascend. */
+export interface ChunkInput {
+  readonly deviceOffset: number;
+  readonly length: number;
+  readonly digest: Digest;
+  readonly extentOffset: number;
+  readonly extentLength: number;
+  readonly codec: Codec;
+  readonly innerOffset: number;
+}
+
+/** Algorithms of 32 bytes a table can hold; the position is stored on disk. */
+export const TABLE_ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'blake3'];
+
+/** What a table is made of: a typed array per property, a row per chunk. Never changed once a table has them. */
+export interface ChunkColumns {
+  readonly deviceSize: number;
+  readonly compressedSize: number;
+  readonly algorithm: DigestAlgorithm;
+  /** Device offset in blocks of 4096 bytes. */
+  readonly blockStart: Uint32Array;
+  readonly length: Uint32Array;
+  readonly extentOf: Uint32Array;
+  readonly inner: Uint32Array;
+  /** 32 bytes per chunk. */
+  readonly digests: Uint8Array;
+  readonly extents: readonly Extent[];
+}
+
+/** All chunks of one blob, ordered by device offset, never overlapping: ~60 bytes a chunk. */
+export class ChunkTable {
+  readonly columns: ChunkColumns;
+  readonly count: number;
+  /** Device length in bytes: a multiple of 4096, end of the last chunk rounded up. */
+  readonly deviceSize: number;
+  /** Length of the blob in the registry, bytes. */
+  readonly compressedSize: number;
+  readonly algorithm: DigestAlgorithm;
+  readonly #blockStart: Uint32Array;
+  readonly #length: Uint32Array;
+
+  /** The columns are checked by `ChunkTableBuilder`; use that or `decodeChunkTable`. */
+  constructor(columns: ChunkColumns) {
+    this.columns = columns;
+    this.count = columns.length.length;
+    this.deviceSize = columns.deviceSize;
+    this.compressedSize = columns.compressedSize;
+    this.algorithm = columns.algorithm;
+    this.#blockStart = columns.blockStart;
+    this.#length = columns.length;
+  }
+
+  get extentCount(): number {
+    return this.columns.extents.length;
+  }
+
+  /** Bytes of all chunks, without padding. */
+  get dataBytes(): number {
+    let sum = 0;
+    for (const length of this.#length) sum += length;
+    return sum;
+  }
+
+  /** The chunk at this row; throws RangeError outside [0, count). */
+  row(index: number): ChunkRow {
+    if (!(index >= 0 && index < this.count)) throw new RangeError(`chunk ${index} of ${this.count}`);
+    return {
+      index,
+      deviceOffset: (this.#blockStart[index] as number) * BLOCK_BYTES,
+      length: this.#length[index] as number,
+      digest: digestFromBytes(this.algorithm, this.digestBytesAt(index)),
+      extent: this.columns.extentOf[index] as number,
+      innerOffset: this.columns.inner[index] as number,
+    };
+  }
+
+  /** The 32 digest bytes of a row, a view that must not be changed. */
+  digestBytesAt(index: number): Uint8Array {
+    return this.columns.digests.subarray(index * 32, index * 32 + 32);
+  }
+
+  extent(index: number): Extent {
+    return this.columns.extents[index] as Extent;
+  }
+
+  /** Blocks [first, end) that chunk `index` fills. */
+  blocksOf(index: number): { first: number; end: number } {
+    const first = this.#blockStart[index] as number;
+    return { first, end: first + Math.ceil((this.#length[index] as number) / BLOCK_BYTES) };
+  }
+
+  /** Rows [first, end) of the chunks that overlap device bytes [offset, offset + length). */
+  covering(offset: number, length: number): { first: number; end: number } {
+    if (length <= 0 || this.count === 0) return { first: 0, end: 0 };
+    const firstBlock = Math.floor(offset / BLOCK_BYTES);
+    const endBlock = Math.ceil((offset + length) / BLOCK_BYTES);
+    let first = this.#upperBound(firstBlock);
+    if (first > 0 && this.blocksOf(first - 1).end > firstBlock) first -= 1;
+    return { first, end: Math.max(first, this.#upperBound(endBlock - 1)) };
+  }
+
+  /** First row whose start block is > `block`. */
+  #upperBound(block: number): number {
+    let low = 0;
+    let high = this.count;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#blockStart[middle] as number) <= block) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}

@@ -1,0 +1,83 @@
+/** A byte range of a device. */
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** What to fetch before it is asked for, from the cold reads of one device. Pure; see `createReadahead`. */
+export interface Readahead {
+  /**
+   * A cold read of this range happened, rounded out to whole chunks. Gives the range to fetch ahead, at most
+   * `allowance` bytes, or undefined when the read does not continue an earlier one or enough is under way.
+   */
+  onFault(fault: ByteRange, allowance: number): ByteRange | undefined;
+}
+
+interface Stream {
+  /** End of the furthest read. */
+  position: number;
+  /** End of what was asked for ahead, >= position. */
+  ahead: number;
+  /** Bytes to stay ahead; 0 until a second read continues the first. */
+  window: number;
+}
+
+/** First window, bytes: a few network round trips' worth, little lost when the reader stops. */
+const MIN_WINDOW_BYTES = 1024 * 1024;
+/** Largest window, bytes: covers 100 ms at 160 MB/s, and bounds what one stream holds in memory. */
+const MAX_WINDOW_BYTES = 16 * 1024 * 1024;
+/** Files read at the same time that are told apart. */
+const MAX_STREAMS = 8;
+/** How far a read may lie from where it was expected and still continue the stream, bytes: fault-around, small holes. */
+const SLACK_BYTES = 256 * 1024;
+
+/**
+ * Sequential detection. Only cold reads are seen: a reader inside what was fetched ahead is silent, so a stream goes on
+ * wherever a read falls between its last position and the end of what was asked for. Each time less than half the
+ * window is left ahead, the window doubles and the rest is asked for. A random read starts a stream and asks nothing.
+ */
+export function createReadahead(init: {
+  deviceSize: number;
+  minWindowBytes?: number;
+  maxWindowBytes?: number;
+}): Readahead {
+  const { deviceSize, minWindowBytes = MIN_WINDOW_BYTES, maxWindowBytes = MAX_WINDOW_BYTES } = init;
+  /** Most recently used first. */
+  const streams: Stream[] = [];
+
+  function streamOf(fault: ByteRange): Stream | undefined {
+    const index = streams.findIndex(
+      ({ position, ahead }) =>
+        fault.offset >= position - SLACK_BYTES - fault.length &&
+        fault.offset + fault.length > position - SLACK_BYTES &&
+        fault.offset <= ahead + SLACK_BYTES,
+    );
+    if (index === -1) return undefined;
+    const [stream] = streams.splice(index, 1);
+    streams.unshift(stream as Stream);
+    return stream;
+  }
+
+  return {
+    onFault(fault, allowance) {
+      const end = fault.offset + fault.length;
+      const stream = streamOf(fault);
+      if (stream === undefined) {
+        streams.unshift({ position: end, ahead: end, window: 0 });
+        streams.length = Math.min(streams.length, MAX_STREAMS);
+        return undefined;
+      }
+      if (end <= stream.position) return undefined;
+      stream.position = end;
+      stream.ahead = Math.max(stream.ahead, end);
+      if (stream.window > 0 && stream.ahead - end >= stream.window / 2) return undefined;
+      const wanted = stream.window === 0 ? Math.max(minWindowBytes, fault.length) : 2 * stream.window;
+      stream.window = Math.min(maxWindowBytes, wanted);
+      const target = Math.min(deviceSize, end + stream.window, stream.ahead + Math.max(0, allowance));
+      if (target <= stream.ahead) return undefined;
+      const ahead = { offset: stream.ahead, length: target - stream.ahead };
+      stream.ahead = target;
+      return ahead;
+    },
+  };
+}

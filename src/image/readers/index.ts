@@ -1,0 +1,35 @@
+import { ShoalError, withContext } from '../../errors.ts';
+import type { LayerContent, LayerDescriptor, LayerReader, RangedBlob } from '../layer-reader.ts';
+import { createEstargzReader, type EstargzLimits } from './estargz.ts';
+import { cacheTail } from './tail-cache.ts';
+
+/** A reader of every format shoal knows, in the order they are asked. */
+export function createLayerReaders(init: { estargz?: Partial<EstargzLimits> } = {}): readonly LayerReader[] {
+  return [createEstargzReader(init.estargz === undefined ? {} : { limits: init.estargz })];
+}
+
+/**
+ * Reads a layer's tree and chunk table with the first reader that knows its format. Throws UNSUPPORTED_LAYER when none
+ * does, INVALID_LAYER when the blob is not as long as its descriptor says, and what that reader throws; always with the
+ * layer in the error's context. Rejects with the signal's reason when aborted.
+ */
+export async function readLayer(
+  layer: LayerDescriptor,
+  blob: RangedBlob,
+  { signal, readers = createLayerReaders() }: { signal: AbortSignal; readers?: readonly LayerReader[] },
+): Promise<{ format: string; content: LayerContent }> {
+  try {
+    if (layer.size !== undefined && layer.size !== blob.size) {
+      throw new ShoalError('INVALID_LAYER', `the blob has ${blob.size} bytes, its descriptor says ${layer.size}`);
+    }
+    const cached = cacheTail(blob);
+    for (const reader of readers) {
+      if (!(await reader.probe(layer, cached, { signal }))) continue;
+      return { format: reader.format, content: await reader.read(layer, cached, { signal }) };
+    }
+    throw new ShoalError('UNSUPPORTED_LAYER', 'no reader knows this layer format');
+  } catch (error) {
+    signal.throwIfAborted();
+    throw withContext(error, { layer: layer.digest });
+  }
+}

@@ -1,0 +1,60 @@
+import { access, mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BLOCK_BYTES } from '../core/block-map.ts';
+import type { Digest } from '../core/digest.ts';
+import { mergeLayers } from '../erofs/merge.ts';
+import { writeErofsFile } from '../erofs/writer.ts';
+import { ShoalError } from '../errors.ts';
+import { decodeTree } from '../image/tree-codec.ts';
+import type { BlobStore } from '../store/blob-store.ts';
+
+/** The EROFS images of runs, `<name>.erofs` in one folder. */
+export interface Bootstraps {
+  /**
+   * The path of the run's image: layers bottom to top, merged and written whole. With `reuse` one that an earlier life of
+   * the daemon wrote is taken as it is. Throws UNAVAILABLE when a layer is gone, and what merging and writing throw.
+   */
+  make(
+    run: { readonly name: string; readonly layers: readonly Digest[]; readonly bottom: boolean },
+    options: { reuse: boolean },
+  ): Promise<string>;
+  remove(name: string): Promise<void>;
+}
+
+/** Merging and writing the largest image (millions of files) must end by then. */
+const DEADLINE_MS = 120_000;
+
+export function createBootstraps({ blobs }: { blobs: BlobStore }, { directory }: { directory: string }): Bootstraps {
+  const pathOf = (name: string): string => join(directory, `${name}.erofs`);
+
+  async function deviceSlot(blob: Digest): Promise<{ tag: string; blocks: number }> {
+    const device = await blobs.open(blob);
+    if (device === undefined) throw new ShoalError('UNAVAILABLE', `layer ${blob} is not in the store`, { layer: blob });
+    return { tag: device.name, blocks: device.size / BLOCK_BYTES };
+  }
+
+  return {
+    async make(run, { reuse }) {
+      const path = pathOf(run.name);
+      if (reuse && (await exists(path))) return path;
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      const devices = await Promise.all(run.layers.map(deviceSlot));
+      const layers = await Promise.all(
+        run.layers.map(async (blob, index) => ({ tree: decodeTree(await blobs.readTree(blob)), devices: [index] })),
+      );
+      const tree = mergeLayers(layers, { bottom: run.bottom });
+      await writeErofsFile(tree, { devices }, path, { signal: AbortSignal.timeout(DEADLINE_MS) });
+      return path;
+    },
+    async remove(name) {
+      await rm(pathOf(name), { force: true });
+    },
+  };
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,124 @@
+import type { Digest } from '../core/digest.ts';
+import { hasCode, ShoalError, withContext } from '../errors.ts';
+import type { LayerDescriptor } from '../image/layer-reader.ts';
+import { formatReference } from '../image/reference.ts';
+import type { Logger } from '../log.ts';
+import type { LayerOffer, LazyLayers } from '../snapshot/lazy-layers.ts';
+import type { BlobStore } from '../store/blob-store.ts';
+import type { ImageRecords } from './images.ts';
+import { type LayerRequest, layerRequestFrom } from './labels.ts';
+import type { LayerOpener } from './layer-opener.ts';
+import type { ManifestLookup } from './manifests.ts';
+import type { LazyRuns } from './runs.ts';
+
+/** How long a Prepare may wait for a layer's index before containerd is told to unpack the layer itself. */
+const OFFER_DEADLINE_MS = 20_000;
+/** How long a registry that did not answer is left alone: an image has many layers, and each would wait as long. */
+const DEAD_REGISTRY_MS = 30_000;
+
+/** Lazy layers as the snapshotter wants them: opens what containerd's labels name, mounts what it stacks up. */
+export function createLazyLayers(components: {
+  opener: LayerOpener;
+  manifests: ManifestLookup;
+  runs: LazyRuns;
+  blobs: BlobStore;
+  images: ImageRecords;
+  log: Logger;
+}): LazyLayers {
+  const { opener, manifests, runs, blobs, images, log } = components;
+  /** Registries that did not answer, and until when (performance.now) they are not asked. */
+  const dead = new Map<string, number>();
+
+  function leaveAlone(registry: string): void {
+    const now = performance.now();
+    for (const [host, untilMs] of dead) if (untilMs <= now) dead.delete(host);
+    dead.set(registry, now + DEAD_REGISTRY_MS);
+  }
+
+  /** Opens the image's other layers while containerd still works on this one. */
+  function openSiblings(request: LayerRequest): void {
+    if (request.manifestDigest === undefined) return;
+    const signal = AbortSignal.timeout(OFFER_DEADLINE_MS);
+    void manifests
+      .layers(request.reference, request.manifestDigest, { signal })
+      .then((layers) => Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal }))))
+      .catch((error) => log.debug('opening ahead failed', { error: withContext(error, {}).describe() }));
+  }
+
+  /** The descriptor with its annotations, from the labels or else from the manifest. */
+  async function describe(request: LayerRequest, signal: AbortSignal): Promise<LayerDescriptor> {
+    if (Object.keys(request.layer.annotations).some((key) => key.startsWith('containerd.io/snapshot/stargz/'))) {
+      return request.layer;
+    }
+    if (request.manifestDigest === undefined) return request.layer;
+    const layers = await manifests.layers(request.reference, request.manifestDigest, { signal });
+    return layers.find(({ digest }) => digest === request.layer.digest) ?? request.layer;
+  }
+
+  async function open(
+    request: LayerRequest,
+    { allLazyBelow }: LayerOffer,
+    caller: AbortSignal,
+  ): Promise<{ blob: Digest } | undefined> {
+    const signal = AbortSignal.any([caller, AbortSignal.timeout(OFFER_DEADLINE_MS)]);
+    const { digest } = request.layer;
+    const { registry } = request.reference;
+    const reference = formatReference(request.reference);
+    try {
+      const isHere = (await blobs.open(digest)) !== undefined;
+      if (!isHere && performance.now() < (dead.get(registry) ?? 0)) {
+        throw new ShoalError('UNAVAILABLE', `${registry} did not answer a moment ago`);
+      }
+      if (!isHere) openSiblings(request);
+      const layer = isHere ? request.layer : await describe(request, signal);
+      const { info } = await opener.open(request.reference, layer, { signal });
+      // containerd copies those directories' attributes from the unpacked layer; a mount above it cannot
+      if (info.impliesDirs === true && !allLazyBelow) {
+        throw new ShoalError('UNSUPPORTED_LAYER', 'it names no parent directories, and layers below it are unpacked');
+      }
+      dead.delete(registry);
+      images.note(reference, request.manifestDigest, { digest, lazy: true });
+      return { blob: digest };
+    } catch (error) {
+      // A pull that was cancelled says nothing about its registry or the layer.
+      caller.throwIfAborted();
+      const known = withContext(error, { image: reference, layer: digest });
+      if (known.code === 'SOURCE_FAILED' || known.code === 'DEADLINE_EXCEEDED') leaveAlone(registry);
+      images.note(reference, request.manifestDigest, { digest, lazy: false, reason: known.message });
+      const level = hasCode(known, 'UNSUPPORTED_LAYER') ? 'info' : 'warn';
+      log[level]('layer is left to containerd', { image: reference, layer: digest, why: known.describe() });
+      return undefined;
+    }
+  }
+
+  function requestOf(offer: LayerOffer): LayerRequest | undefined {
+    try {
+      return layerRequestFrom(offer.labels);
+    } catch (error) {
+      log.warn('labels of a layer make no sense', { key: offer.key, why: withContext(error, {}).describe() });
+      return undefined;
+    }
+  }
+
+  return {
+    async offer(offer, { signal }) {
+      const request = requestOf(offer);
+      if (request === undefined) return undefined;
+      const opened = await open(request, offer, signal);
+      signal.throwIfAborted();
+      return opened;
+    },
+    mountRun: (run, options) => runs.mount({ ...run, name: `s${run.id}` }, options),
+    releaseRun: (id) => runs.release(`s${id}`),
+    async collect(inUse) {
+      const mounted = runs.blobsInUse();
+      const keep = new Set([...inUse, ...mounted]);
+      for (const blob of await blobs.list()) if (!keep.has(blob)) await blobs.remove(blob);
+      await images.retain(keep);
+    },
+    async usage(blob) {
+      const device = await blobs.open(blob);
+      return { sizeBytes: device?.stats().presentBytes ?? 0, inodes: 0 };
+    },
+  };
+}

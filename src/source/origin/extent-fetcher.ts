@@ -1,0 +1,221 @@
+import type { ByteBudget, Claim } from '../../core/byte-budget.ts';
+import type { Extent } from '../../core/chunk-table.ts';
+import { ShoalError } from '../../errors.ts';
+import type { decodeExtent } from '../../image/codec.ts';
+import type { RangedBlob } from '../../image/layer-reader.ts';
+import type { GetOptions } from '../../store/chunk-store.ts';
+import { type Flight, startFlight } from '../../store/flight.ts';
+import { bytesHeld, Delivery, endOf, type Job, type Part, spanOf } from './delivery.ts';
+
+/** What an extent decodes to; `owned` when nobody else holds the buffer. */
+export interface DecodedExtent {
+  readonly bytes: Uint8Array;
+  readonly owned: boolean;
+}
+
+/** Decoded extents of one blob, each fetched by one caller for all. */
+export interface ExtentFetcher {
+  /** The first `extent.decodedLength` decoded bytes; unverified. Throws what the blob or the decoder throws. */
+  get(row: number, extent: Extent, options: GetOptions): Promise<DecodedExtent>;
+  /** Aborts everything under way. */
+  close(): void;
+}
+
+/** Tuning, see the defaults. */
+export interface ExtentFetcherInit {
+  readonly maxRequests?: number;
+  readonly maxGapBytes?: number;
+  readonly demandRequestBytes?: number;
+  readonly prefetchRequestBytes?: number;
+}
+
+/** Ranged requests under way per blob: hides the round trip, and is what a registry takes from one client. */
+const MAX_REQUESTS = 6;
+/** Bytes between two extents that are fetched and thrown away rather than asked for apart: < a round trip's worth. */
+const MAX_GAP_BYTES = 64 * 1024;
+/** Longest request a reader waits for, compressed bytes (an extent that is longer goes alone). */
+const DEMAND_REQUEST_BYTES = 4 * 1024 * 1024;
+/** Longest request nobody waits for, compressed bytes. */
+const PREFETCH_REQUEST_BYTES = 16 * 1024 * 1024;
+/** Below this a request is not split just to have several under way, compressed bytes. */
+const SPLIT_BYTES = 1024 * 1024;
+
+/** What a fetcher works with. */
+export interface ExtentFetcherComponents {
+  readonly blob: RangedBlob;
+  readonly decode: typeof decodeExtent;
+  /** Memory for what is being fetched and decoded, shared with the fetchers of other blobs. */
+  readonly budget: ByteBudget;
+  /** Told of compressed bytes as they arrive. */
+  onFetched(bytes: number): void;
+}
+
+/**
+ * Turns reads of single extents into few ranged requests: what is asked for in one turn, or while all requests are
+ * taken or the budget is used up, is sorted by place and neighbours travel together. Demand goes before prefetch, and
+ * takes waiting prefetch neighbours along.
+ */
+export function createExtentFetcher(components: ExtentFetcherComponents, init: ExtentFetcherInit = {}): ExtentFetcher {
+  return new BatchingFetcher(components, init);
+}
+
+class BatchingFetcher implements ExtentFetcher, Claim {
+  readonly #components: ExtentFetcherComponents;
+  readonly #limits: Required<ExtentFetcherInit>;
+  readonly #flights = new Map<number, Flight<Uint8Array>>();
+  #waiting: Job[] = [];
+  #running = 0;
+  #scheduled = false;
+
+  constructor(components: ExtentFetcherComponents, init: ExtentFetcherInit) {
+    this.#components = components;
+    this.#limits = {
+      maxRequests: init.maxRequests ?? MAX_REQUESTS,
+      maxGapBytes: init.maxGapBytes ?? MAX_GAP_BYTES,
+      demandRequestBytes: init.demandRequestBytes ?? DEMAND_REQUEST_BYTES,
+      prefetchRequestBytes: init.prefetchRequestBytes ?? PREFETCH_REQUEST_BYTES,
+    };
+  }
+
+  async get(row: number, extent: Extent, options: GetOptions): Promise<DecodedExtent> {
+    options.signal.throwIfAborted();
+    let flight = this.#flights.get(row);
+    if (flight === undefined) {
+      const started = startFlight(
+        (shared) => this.#decoded(extent, shared),
+        () => {
+          if (this.#flights.get(row) === started) this.#flights.delete(row);
+        },
+      );
+      this.#flights.set(row, started);
+      flight = started;
+    }
+    const bytes = await flight.join(options);
+    // Undecoded bytes are a view of what the request brought.
+    return { bytes, owned: !flight.shared && extent.codec !== 'none' };
+  }
+
+  close(): void {
+    const reason = new ShoalError('UNAVAILABLE', 'the origin store is closed');
+    for (const flight of [...this.#flights.values()]) flight.cancel(reason);
+  }
+
+  /** Looked at by the budget. */
+  get urgent(): boolean {
+    return this.#waiting.some(({ options }) => options.urgency !== 'prefetch' && !options.signal.aborted);
+  }
+
+  /** Called by the budget: the next request, if it needs at most `room` bytes of memory. */
+  start(room: number): number | undefined {
+    this.#waiting = this.#waiting.filter(({ options }) => !options.signal.aborted);
+    if (this.#running >= this.#limits.maxRequests || this.#waiting.length === 0) return 0;
+    const [first, end] = this.#nextBatch();
+    const bytes = bytesHeld(this.#waiting.slice(first, end));
+    if (bytes > room) return undefined;
+    this.#begin(this.#waiting.splice(first, end - first), bytes);
+    return bytes;
+  }
+
+  async #decoded(extent: Extent, options: GetOptions): Promise<Uint8Array> {
+    const { bytes, decode, release } = await new Promise<Part>((resolve, reject) => {
+      const job: Job = { extent, options, resolve, reject };
+      const onAbort = (): void => {
+        // The request goes on for the others in it; this one stops waiting.
+        reject(options.signal.reason);
+        if (this.#waiting.length > 0) this.#schedule();
+      };
+      options.signal.addEventListener('abort', onAbort, { once: true });
+      this.#waiting.push(job);
+      this.#schedule();
+    });
+    const { signal } = options;
+    let unused = false;
+    try {
+      const decoded = await decode(() =>
+        this.#components.decode(extent.codec, bytes, extent.decodedLength, { signal }),
+      );
+      // Not when it failed: a decoder that was stopped may still be reading.
+      unused = extent.codec !== 'none';
+      return decoded;
+    } finally {
+      release(unused);
+    }
+  }
+
+  /** After the current turn, so that what it asks for is seen together. */
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#dispatch();
+    });
+  }
+
+  #dispatch(): void {
+    if (this.#running < this.#limits.maxRequests && this.#waiting.length > 0) this.#components.budget.ask(this);
+  }
+
+  #begin(batch: readonly Job[], bytes: number): void {
+    this.#running += 1;
+    const delivery = new Delivery(batch, () => this.#components.budget.giveBack(bytes));
+    void this.#request(batch, delivery).finally(() => {
+      this.#running -= 1;
+      if (this.#waiting.length > 0) this.#schedule();
+    });
+    // For the next one, behind the other blobs that wait.
+    queueMicrotask(() => this.#dispatch());
+  }
+
+  /** The oldest demand (else the oldest prefetch) with its neighbours on both sides: from, to in `#waiting`, now in blob order. */
+  #nextBatch(): [number, number] {
+    const seed = this.#waiting.find(({ options }) => options.urgency !== 'prefetch') ?? (this.#waiting[0] as Job);
+    const sorted = this.#waiting.sort((a, b) => a.extent.offset - b.extent.offset);
+    let first = sorted.indexOf(seed);
+    let end = first + 1;
+    const most = this.#requestBytes(seed);
+    const span = (from: number, to: number): number =>
+      endOf(sorted[to - 1] as Job) - (sorted[from] as Job).extent.offset;
+    const near = (left: number): boolean =>
+      (sorted[left + 1] as Job).extent.offset - endOf(sorted[left] as Job) <= this.#limits.maxGapBytes;
+    // Forward first: readers mostly go that way.
+    while (end < sorted.length && near(end - 1) && span(first, end + 1) <= most) end += 1;
+    while (first > 0 && near(first - 1) && span(first - 1, end) <= most) first -= 1;
+    return [first, end];
+  }
+
+  /** The limit of the seed's urgency, or less when that spreads the work over the requests still free. */
+  #requestBytes(seed: Job): number {
+    const { maxRequests, demandRequestBytes, prefetchRequestBytes } = this.#limits;
+    const limit = seed.options.urgency === 'prefetch' ? prefetchRequestBytes : demandRequestBytes;
+    let waitingBytes = 0;
+    for (const { extent } of this.#waiting) waitingBytes += extent.length;
+    const share = waitingBytes / (maxRequests - this.#running);
+    return Math.min(limit, Math.max(SPLIT_BYTES, share));
+  }
+
+  async #request(batch: readonly Job[], delivery: Delivery): Promise<void> {
+    const controller = new AbortController();
+    let wanted = batch.length;
+    for (const { options } of batch) {
+      options.signal.addEventListener(
+        'abort',
+        () => {
+          wanted -= 1;
+          if (wanted === 0) controller.abort(options.signal.reason);
+        },
+        { once: true },
+      );
+    }
+    try {
+      const bytes = await this.#components.blob.read((batch[0] as Job).extent.offset, spanOf(batch), {
+        signal: controller.signal,
+        onBytes: (arrived, filled) => delivery.upTo(arrived, filled),
+      });
+      this.#components.onFetched(bytes.byteLength);
+      delivery.complete(bytes);
+    } catch (error) {
+      delivery.fail(error);
+    }
+  }
+}

@@ -1,0 +1,243 @@
+import { hash } from 'node:crypto';
+import type { Clock } from '../../clock.ts';
+import { type Digest, digestAlgorithm, digestHex, parseDigest, sha256 } from '../../core/digest.ts';
+import { ShoalError } from '../../errors.ts';
+import type { RangedBlob } from '../../image/layer-reader.ts';
+import { INDEX_TYPES, MANIFEST_LIMITS, MANIFEST_TYPES } from '../../image/manifest.ts';
+import type { Reference } from '../../image/reference.ts';
+import type { Logger } from '../../log.ts';
+import type { UrlPolicy } from '../url-policy.ts';
+import { BlobReader, type BlobTail, requireIdentity } from './blob-reader.ts';
+import { parseContentLength } from './content-range.ts';
+import type { CredentialSource } from './credentials.ts';
+import { REGISTRY_LIMITS } from './limits.ts';
+import { type RetryInit, withRetries } from './retry.ts';
+import { RegistrySession, type SessionRequest } from './session.ts';
+import { createTokenSource, type TokenSource } from './token.ts';
+import {
+  createTransport,
+  type Exchange,
+  type ResponseHeaders,
+  type Transport,
+  type TransportInit,
+} from './transport.ts';
+
+/** Registry and repository of an image: what a request to its registry needs of a reference. */
+export type Repository = Pick<Reference, 'registry' | 'repository'>;
+
+interface Options {
+  readonly signal: AbortSignal;
+}
+
+/** What a tag points at. */
+export interface ResolvedReference {
+  readonly digest: Digest;
+  /** Media type of the manifest or index; undefined when the registry does not say one of the known ones. */
+  readonly mediaType?: string;
+}
+
+/** A manifest or index as bytes, digest checked; `mediaType` as the registry says. */
+export interface FetchedManifest extends ResolvedReference {
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * Reads from OCI registries (distribution spec 1.1, pull). All calls retry what may pass, within their signal's
+ * deadline, and throw AUTH_REFUSED, REGISTRY_RESPONSE (with status), URL_REFUSED, SOURCE_FAILED, RANGE_MISMATCH or
+ * DEADLINE_EXCEEDED. Only manifests and configs are verified here; ranges of blobs are whoever asks for them's to verify.
+ */
+export interface RegistryClient {
+  /** Digest and media type of what the reference names: its digest when it has one, else what its tag points at now. */
+  resolve(reference: Reference, options: Options): Promise<ResolvedReference>;
+  /** The manifest by digest or tag; default: what the reference names. Throws INVALID_MANIFEST for wrong bytes. */
+  manifest(reference: Reference, target: Digest | string | undefined, options: Options): Promise<FetchedManifest>;
+  /** A blob that is read by range; asks for its size when the descriptor has none. */
+  blob(repository: Repository, descriptor: { digest: Digest; size?: number }, options: Options): Promise<RangedBlob>;
+  /** The last `maxBytes` of a blob (all of a shorter one) and its size, usually in one request. */
+  blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail>;
+  /** A small blob as a whole, such as the image config, verified. Throws INVALID_MANIFEST for wrong bytes. */
+  config(repository: Repository, descriptor: { digest: Digest; size: number }, options: Options): Promise<Uint8Array>;
+  /** Cuts all connections; calls under way fail. Idempotent. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What the client is made of; `random` (in [0, 1)) is the jitter of retries. */
+export interface RegistryClientComponents {
+  readonly policy: UrlPolicy;
+  readonly credentials: CredentialSource;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random?: () => number;
+}
+
+/** Tuning, defaults in `REGISTRY_LIMITS`. */
+export interface RegistryClientInit extends TransportInit, RetryInit {}
+
+const ACCEPT = [...MANIFEST_TYPES, ...INDEX_TYPES].join(', ');
+
+/** A registry client over HTTP/1.1 with keep-alive. */
+export function createRegistryClient(
+  components: RegistryClientComponents,
+  init: RegistryClientInit = {},
+): RegistryClient {
+  return new Client(components, init);
+}
+
+class Client implements RegistryClient {
+  readonly #transport: Transport;
+  readonly #tokens: TokenSource;
+  readonly #session: RegistrySession;
+  readonly #retry: { clock: Clock; random: () => number };
+  readonly #init: RegistryClientInit;
+  readonly #log: Logger;
+  readonly #blobs: BlobReader;
+
+  constructor(components: RegistryClientComponents, init: RegistryClientInit) {
+    this.#init = init;
+    this.#log = components.log;
+    this.#retry = { clock: components.clock, random: components.random ?? Math.random };
+    this.#transport = createTransport(components, init);
+    this.#tokens = createTokenSource({ ...components, ...this.#retry, transport: this.#transport });
+    this.#session = new RegistrySession({ ...components, transport: this.#transport, tokens: this.#tokens });
+    this.#blobs = new BlobReader((request) => this.#send(request));
+  }
+
+  async resolve(reference: Reference, options: Options): Promise<ResolvedReference> {
+    const target = reference.digest ?? reference.tag ?? 'latest';
+    let answer: Exchange | undefined;
+    try {
+      const request = this.#manifestRequest(reference, target, 'HEAD', options);
+      answer = await this.#send({ ...request, plan: () => ({ kind: 'discard' }) });
+    } catch (error) {
+      // Some registries don't know HEAD here.
+      if (!(error instanceof ShoalError && error.context.status === 405)) throw error;
+    }
+    const stated = answer?.headers['docker-content-digest'];
+    if (answer === undefined || (reference.digest === undefined && stated === undefined)) {
+      const { digest, mediaType } = await this.manifest(reference, target, options);
+      return { digest, ...(mediaType === undefined ? {} : { mediaType }) };
+    }
+    return { digest: reference.digest ?? parseDigest(stated), ...knownType(answer.headers) };
+  }
+
+  async manifest(
+    reference: Reference,
+    target: Digest | string | undefined,
+    options: Options,
+  ): Promise<FetchedManifest> {
+    const wanted = target ?? reference.digest ?? reference.tag ?? 'latest';
+    const exchange = await this.#send(this.#manifestRequest(reference, wanted, 'GET', options));
+    const bytes = exchange.body;
+    const stated = exchange.headers['docker-content-digest'];
+    const expected = wanted.includes(':')
+      ? parseDigest(wanted)
+      : stated === undefined
+        ? undefined
+        : parseDigest(stated);
+    if (expected !== undefined)
+      verify(bytes, expected, `manifest ${reference.registry}/${reference.repository}:${wanted}`);
+    return { bytes, digest: expected ?? sha256(bytes), ...knownType(exchange.headers) };
+  }
+
+  async blob(
+    repository: Repository,
+    { digest, size }: { digest: Digest; size?: number },
+    options: Options,
+  ): Promise<RangedBlob> {
+    const known = size ?? (await this.#blobs.size(repository, digest, options.signal));
+    return {
+      digest,
+      size: known,
+      read: (offset, length, how) => this.#blobs.read(repository, digest, known, { offset, length }, how),
+    };
+  }
+
+  blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail> {
+    return this.#blobs.tail(repository, digest, maxBytes, options.signal);
+  }
+
+  async config(
+    repository: Repository,
+    { digest, size }: { digest: Digest; size: number },
+    { signal }: Options,
+  ): Promise<Uint8Array> {
+    if (size > REGISTRY_LIMITS.maxConfigBytes) {
+      throw new ShoalError('TOO_LARGE', `config ${digest} has ${size} bytes, limit ${REGISTRY_LIMITS.maxConfigBytes}`);
+    }
+    const bytes = await this.#blobs.whole(repository, digest, size, signal);
+    verify(bytes, digest, 'config');
+    return bytes;
+  }
+
+  async close(): Promise<void> {
+    this.#tokens.close();
+    await this.#transport.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #manifestRequest(
+    { registry, repository }: Repository,
+    target: string,
+    method: 'GET' | 'HEAD',
+    { signal }: Options,
+  ): SessionRequest {
+    return {
+      registry,
+      repository,
+      path: `/v2/${repository}/manifests/${checkTarget(target)}`,
+      method,
+      accept: ACCEPT,
+      signal,
+      plan(status, headers) {
+        requireIdentity(registry, headers);
+        if (status !== 200)
+          throw new ShoalError('REGISTRY_RESPONSE', `${registry} answered ${status} for a manifest`, { status });
+        const length = parseContentLength(headers['content-length']) ?? 0;
+        if (length > MANIFEST_LIMITS.maxBytes) {
+          throw new ShoalError('INVALID_MANIFEST', `manifest of ${length} bytes, limit ${MANIFEST_LIMITS.maxBytes}`);
+        }
+        return { kind: 'upTo', bytes: MANIFEST_LIMITS.maxBytes };
+      },
+    };
+  }
+
+  #send(request: SessionRequest): Promise<Exchange> {
+    const { registry, path, signal } = request;
+    return withRetries(
+      this.#retry,
+      this.#init,
+      signal,
+      () => this.#session.send(request),
+      (error, waitMs) => {
+        this.#log.debug('registry request failed, trying again', { registry, path, error: error.message, waitMs });
+      },
+    );
+  }
+}
+
+/** Tags come from parsed references and digests from manifests, but both end up in a path. */
+function checkTarget(target: string): string {
+  if (target.includes(':')) return parseDigest(target);
+  if (/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/.test(target)) return target;
+  throw new ShoalError('INVALID_REFERENCE', `${JSON.stringify(target.slice(0, 80))} is not a tag`);
+}
+
+function verify(bytes: Uint8Array, digest: Digest, what: string): void {
+  const algorithm = digestAlgorithm(digest);
+  if (algorithm === 'blake3')
+    throw new ShoalError('INVALID_MANIFEST', `${what}: blake3 digests are not supported here`);
+  const found = hash(algorithm, bytes, 'hex');
+  if (found !== digestHex(digest)) {
+    throw new ShoalError('INVALID_MANIFEST', `${what}: its digest is ${algorithm}:${found}, expected ${digest}`);
+  }
+}
+
+function knownType(headers: ResponseHeaders): { mediaType?: string } {
+  const type = headers['content-type']?.split(';')[0]?.trim().toLowerCase();
+  const known = [...MANIFEST_TYPES, ...INDEX_TYPES].find((each) => each === type);
+  return known === undefined ? {} : { mediaType: known };
+}

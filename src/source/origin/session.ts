@@ -1,0 +1,129 @@
+import type { Clock } from '../../clock.ts';
+import { ShoalError } from '../../errors.ts';
+import type { OnBytes } from '../../image/layer-reader.ts';
+import type { ApprovedUrl, UrlPolicy } from '../url-policy.ts';
+import { RedirectCache } from './redirect-cache.ts';
+import { parseRetryAfter } from './retry.ts';
+import type { TokenSource } from './token.ts';
+import type { BodyPlan, Exchange, ResponseHeaders, Transport } from './transport.ts';
+
+/** One question to a registry, before authorization and redirects. */
+export interface SessionRequest {
+  readonly registry: string;
+  readonly repository: string;
+  /** Path of the API: `/v2/…`. */
+  readonly path: string;
+  readonly method: 'GET' | 'HEAD';
+  readonly accept?: string;
+  readonly range?: string;
+  /** True for blobs: where the registry sends us is used again for a while. */
+  readonly cacheRedirect?: boolean;
+  readonly signal: AbortSignal;
+  /** Told of an exact body as it arrives. */
+  readonly onBytes?: OnBytes | undefined;
+  /** Called for a 2xx or 416 answer; may throw to refuse it unread. */
+  plan(status: number, headers: ResponseHeaders): BodyPlan;
+}
+
+interface SessionComponents {
+  readonly policy: UrlPolicy;
+  readonly transport: Transport;
+  readonly tokens: TokenSource;
+  readonly clock: Clock;
+}
+
+/** Sends requests with authorization, and follows redirects hop by hop through the URL policy. One try, no retries. */
+export class RegistrySession {
+  readonly #components: SessionComponents;
+  readonly #redirects: RedirectCache;
+
+  constructor(components: SessionComponents) {
+    this.#components = components;
+    this.#redirects = new RedirectCache(components.clock);
+  }
+
+  /** The final answer, 2xx or 416. Throws AUTH_REFUSED, REGISTRY_RESPONSE with its status, URL_REFUSED, SOURCE_FAILED. */
+  async send(request: SessionRequest): Promise<Exchange> {
+    const key = `${request.registry}${request.path}`;
+    const known = request.cacheRedirect === true ? this.#redirects.get(key) : undefined;
+    if (known !== undefined) {
+      const exchange = await this.#exchange(known, request);
+      if (!isStale(exchange.status)) return await this.#follow(request, key, known, exchange);
+      this.#redirects.drop(key);
+    }
+    const target = this.#components.policy.registry(request.registry, request.path);
+    return await this.#follow(request, key, target, await this.#exchange(target, request));
+  }
+
+  /** Bounded: the policy counts hops, and a challenge is answered once. */
+  async #follow(request: SessionRequest, key: string, first: ApprovedUrl, answer: Answer): Promise<Exchange> {
+    let target = first;
+    let exchange = answer;
+    let challenged = false;
+    for (;;) {
+      const { status, headers } = exchange;
+      if (isFinal(status)) {
+        if (request.cacheRedirect === true && target.hops > 0) this.#redirects.set(key, target);
+        return exchange;
+      }
+      if (isRedirect(status)) {
+        if (headers.location === undefined) throw this.#refused(target, request, status, headers);
+        target = this.#components.policy.redirect(target, headers.location);
+      } else if (status === 401 && target.credentials && !challenged) {
+        challenged = true;
+        await this.#components.tokens.answer(request, headers['www-authenticate'], exchange.used, request.signal);
+      } else {
+        throw this.#refused(target, request, status, headers);
+      }
+      exchange = await this.#exchange(target, request);
+    }
+  }
+
+  async #exchange(target: ApprovedUrl, request: SessionRequest): Promise<Answer> {
+    const used = target.credentials ? this.#components.tokens.current(request) : undefined;
+    const exchange = await this.#components.transport.request(target, {
+      method: request.method,
+      headers: {
+        ...(request.accept === undefined ? {} : { accept: request.accept }),
+        ...(request.range === undefined ? {} : { range: request.range }),
+        ...(used === undefined ? {} : { authorization: used.reveal() }),
+      },
+      signal: request.signal,
+      onBytes: request.onBytes,
+      plan: (status, headers) => (isFinal(status) ? request.plan(status, headers) : { kind: 'discard' }),
+    });
+    return { ...exchange, used };
+  }
+
+  #refused(target: ApprovedUrl, request: SessionRequest, status: number, headers: ResponseHeaders): ShoalError {
+    const { host } = target.url;
+    const what = `${host} answered ${status} for ${request.registry}${request.path}`;
+    if (status === 401 || status === 403) {
+      const note = target.credentials ? '' : ' (reached by redirect, so it gets no credentials)';
+      return new ShoalError('AUTH_REFUSED', `${what}${note}`, { status });
+    }
+    const retryAfterMs = parseRetryAfter(headers['retry-after'], this.#components.clock);
+    return new ShoalError('REGISTRY_RESPONSE', what, {
+      status,
+      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    });
+  }
+}
+
+/** A response, and what its request was authorized with: a refused token differs from one replaced meanwhile. */
+interface Answer extends Exchange {
+  readonly used: ReturnType<TokenSource['current']>;
+}
+
+function isFinal(status: number): boolean {
+  return (status >= 200 && status < 300) || status === 416;
+}
+
+function isRedirect(status: number): boolean {
+  return status === 301 || status === 302 || status === 303 || status === 307 || status === 308;
+}
+
+/** A remembered address that answers so has expired; whether the blob is there only the registry can say. */
+function isStale(status: number): boolean {
+  return status >= 400 && status < 500 && status !== 408 && status !== 416 && status !== 429;
+}

@@ -1,0 +1,215 @@
+import { randomInt } from 'node:crypto';
+import fs, { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '../clock.ts';
+import { BLOCK_BYTES, BlockMap } from '../core/block-map.ts';
+import type { ChunkTable } from '../core/chunk-table.ts';
+import { decodeChunkTable, encodeChunkTable } from '../core/chunk-table-codec.ts';
+import type { Digest } from '../core/digest.ts';
+import { hasCode, ShoalError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { BlobDevice, BlobInfo } from './blob-device.ts';
+import { closeFd, fdatasync, ftruncate, writeFully } from './file-io.ts';
+import { loadMapFile, newMapFile } from './map-file.ts';
+import { encodeSealed, readSealed, storeIo, writeSynced } from './sealed-file.ts';
+import { type BlobDeviceComponents, createBlobDevice } from './sparse-device.ts';
+
+/** Files of a blob's directory. */
+export const FILES = { data: 'data', map: 'map', table: 'table', tree: 'tree', info: 'info' } as const;
+/** Kinds of its sealed files. */
+export const KINDS = { table: 'table', tree: 'tree', info: 'info' } as const;
+
+/** A blob whose files are open. */
+export interface OpenBlob {
+  readonly device: BlobDevice;
+  info: BlobInfo;
+}
+
+/** Tuning of `loadBlob`. */
+export interface LoadInit {
+  /** How much of what is present is hashed again; see `openBlobStore`. */
+  readonly verifyOnOpen?: 'none' | 'sample' | 'full';
+  /** Opens a data file read-write; a restarted daemon gives descriptors here that were opened before the trap's mark. */
+  readonly openData?: (path: string) => number;
+  readonly readahead?: boolean;
+  readonly flushAfterMs?: number;
+  readonly flushAfterBytes?: number;
+  /** fdatasync(2), for tests. */
+  readonly sync?: (fd: number) => Promise<void>;
+}
+
+/** Present chunks hashed by `sample`: a data file emptied by half passes with probability 1/256. */
+const SAMPLE_CHUNKS = 8;
+
+/** Writes the files of a new blob into an empty directory, all synced. */
+export async function newBlobFiles(
+  dir: string,
+  blob: Digest,
+  content: { chunks: ChunkTable; tree: Uint8Array; info: BlobInfo },
+): Promise<void> {
+  const { chunks, tree, info } = content;
+  await writeSynced(join(dir, FILES.table), encodeSealed(KINDS.table, encodeChunkTable(chunks)));
+  await writeSynced(join(dir, FILES.tree), encodeSealed(KINDS.tree, tree));
+  await writeSynced(join(dir, FILES.info), encodeSealed(KINDS.info, encodeInfo(info)));
+  await writeSynced(join(dir, FILES.map), newMapFile(blob, chunks.deviceSize / BLOCK_BYTES, emptyMap(chunks).bytes));
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const data = await open(join(dir, FILES.data), flags, 0o600);
+  try {
+    await data.truncate(chunks.deviceSize);
+    await data.sync();
+  } finally {
+    await data.close();
+  }
+}
+
+/** BlobInfo as bytes. */
+export function encodeInfo(info: BlobInfo): Uint8Array {
+  return Buffer.from(JSON.stringify(info));
+}
+
+/**
+ * Opens a blob's files. Undefined when there are none, or when table, tree or info are not what was written: then the whole
+ * blob is discarded. A map that cannot be believed, or a data file of another length, costs the data only.
+ */
+export async function loadBlob(
+  components: Omit<BlobDeviceComponents, 'presence' | 'mapFile'> & {
+    log: Logger;
+    clock: Clock;
+    discard: () => Promise<void>;
+  },
+  init: LoadInit & { blob: Digest; path: string; id: number },
+): Promise<OpenBlob | undefined> {
+  const described = await readDescription(components, init);
+  if (described === undefined) return undefined;
+  const { table } = described;
+  const dataFd = openDataFile(init);
+  let mapFd: number | undefined;
+  let opened: BlobDevice | undefined;
+  try {
+    mapFd = fs.openSync(join(init.path, FILES.map), constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+    const { presence, mapFile } = await loadPresence(components.log, init, table, { dataFd, mapFd });
+    const state = { info: described.info };
+    const device = createBlobDevice(
+      { ...components, presence, mapFile },
+      { ...init, path: join(init.path, FILES.data), table, dataFd, mapFd, info: () => state.info },
+    );
+    opened = device;
+    await verifyOpened(components.log, device, init.verifyOnOpen ?? 'sample');
+    return Object.assign(state, { device });
+  } catch (error) {
+    if (opened !== undefined) await opened.close();
+    else {
+      if (mapFd !== undefined) await closeFd(mapFd);
+      await closeFd(dataFd);
+    }
+    throw storeIo(error, `cannot open layer ${init.blob}`);
+  }
+}
+
+async function readDescription(
+  components: { log: Logger; discard: () => Promise<void> },
+  { blob, path }: { blob: Digest; path: string },
+): Promise<{ table: ChunkTable; info: BlobInfo } | undefined> {
+  if (!fs.existsSync(path)) return undefined;
+  try {
+    const table = await readSealed(join(path, FILES.table), KINDS.table);
+    const info = await readSealed(join(path, FILES.info), KINDS.info);
+    // Read for its checksum: a layer whose tree is lost must be made anew, and this is where that is decided.
+    const tree = await readSealed(join(path, FILES.tree), KINDS.tree);
+    if (table === undefined || info === undefined || tree === undefined)
+      throw new ShoalError('STATE_CORRUPT', 'a file is missing');
+    return { table: decodeChunkTable(table), info: JSON.parse(Buffer.from(info).toString()) as BlobInfo };
+  } catch (error) {
+    if (hasCode(error, 'STORE_IO')) throw error;
+    components.log.error('layer state cannot be used, removing the layer', {
+      code: 'STATE_CORRUPT',
+      layer: blob,
+      error: String(error),
+    });
+    await components.discard();
+    return undefined;
+  }
+}
+
+function openDataFile({ path, openData }: { path: string; openData?: (path: string) => number }): number {
+  const file = join(path, FILES.data);
+  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
+  try {
+    return openData?.(file) ?? fs.openSync(file, flags, 0o600);
+  } catch (error) {
+    throw storeIo(error, `cannot open ${file}`);
+  }
+}
+
+/** The bits on disk when they can be believed, else a punched data file and no bits. */
+async function loadPresence(
+  log: Logger,
+  { blob }: { blob: Digest },
+  table: ChunkTable,
+  fds: { dataFd: number; mapFd: number },
+): Promise<Pick<BlobDeviceComponents, 'presence' | 'mapFile'>> {
+  const blockCount = table.deviceSize / BLOCK_BYTES;
+  const loaded = await loadMapFile(fds.mapFd, blob, blockCount);
+  const { size } = fs.fstatSync(fds.dataFd);
+  if (loaded !== undefined && size === table.deviceSize) {
+    return { presence: new BlockMap(blockCount, loaded.bitmap), mapFile: loaded.file };
+  }
+  log.error('layer data cannot be trusted, starting it afresh', {
+    code: 'STATE_CORRUPT',
+    layer: blob,
+    why: loaded === undefined ? 'map is not valid' : `data has ${size} bytes, expected ${table.deviceSize}`,
+  });
+  const presence = emptyMap(table);
+  // The map first: a crash in between must not leave bits over a file of holes.
+  const fresh = newMapFile(blob, blockCount, presence.bytes);
+  await ftruncate(fds.mapFd, 0);
+  await writeFully(fds.mapFd, fresh, 0);
+  await fdatasync(fds.mapFd);
+  // only where it must be: truncating a trapped file waits for whoever answers for it, and without bits nobody reads it
+  if (size !== table.deviceSize) {
+    await ftruncate(fds.dataFd, 0);
+    await ftruncate(fds.dataFd, table.deviceSize);
+  }
+  const again = await loadMapFile(fds.mapFd, blob, blockCount);
+  if (again === undefined) throw new ShoalError('STORE_IO', `the map of layer ${blob} does not read back`);
+  return { presence, mapFile: again.file };
+}
+
+async function verifyOpened(log: Logger, device: BlobDevice, mode: 'none' | 'sample' | 'full'): Promise<void> {
+  if (mode === 'none') return;
+  const signal = new AbortController().signal;
+  if (mode === 'sample') {
+    let dropped = 0;
+    for (const row of sampleRows(device)) {
+      const { deviceOffset, length } = device.table.row(row);
+      dropped += (await device.verifyRange(deviceOffset, length, { signal })).dropped;
+    }
+    if (dropped === 0) return;
+  }
+  const { checked, dropped } = await device.verifyRange(0, device.size, { signal });
+  if (dropped > 0) log.error('layer data was damaged', { layer: device.name, checked, dropped, code: 'STATE_CORRUPT' });
+}
+
+function sampleRows(device: BlobDevice): Set<number> {
+  const rows = new Set<number>();
+  if (device.table.count === 0) return rows;
+  // Mostly absent devices are sampled less; looking longer for present chunks is not worth it.
+  for (let tries = 0; tries < 4 * SAMPLE_CHUNKS && rows.size < SAMPLE_CHUNKS; tries += 1) {
+    const row = randomInt(device.table.count);
+    if (device.hasChunk(row)) rows.add(row);
+  }
+  return rows;
+}
+
+/** Nothing present but the blocks that no chunk covers: they are zeros, and stay zeros. */
+function emptyMap(table: ChunkTable): BlockMap {
+  const map = new BlockMap(table.deviceSize / BLOCK_BYTES);
+  let at = 0;
+  for (let row = 0; row < table.count; row += 1) {
+    const { first, end } = table.blocksOf(row);
+    map.setRange(at, first);
+    at = end;
+  }
+  return map;
+}

@@ -1,0 +1,56 @@
+import type { ChunkRef } from '../core/chunk.ts';
+import { type Digest, digestBytes } from '../core/digest.ts';
+import { hasCode } from '../errors.ts';
+import type { BlobDevice } from './blob-device.ts';
+import type { BlobStore } from './blob-store.ts';
+import type { ChunkStore } from './chunk-store.ts';
+import { chunkMissing } from './route.ts';
+
+/** Chunks that some device of this node holds, whatever layer they were fetched for. */
+export interface LocalStore extends ChunkStore {
+  /** Names a held chunk by its digest alone: what a peer asks for. */
+  locate(digest: Digest): Promise<ChunkRef | undefined>;
+}
+
+/**
+ * The chunk store over the node's own devices. Chunks are read and verified, and say where they lie so that another
+ * device can share their blocks. Corrupt or unreadable copies are CHUNK_MISSING.
+ */
+export function createLocalStore({ blobs }: { blobs: Pick<BlobStore, 'holder' | 'opened'> }): LocalStore {
+  async function place(ref: Pick<ChunkRef, 'digest'> & Partial<ChunkRef>): Promise<[BlobDevice, number] | undefined> {
+    const own = ref.blob === undefined ? undefined : blobs.opened(ref.blob);
+    if (own !== undefined && ref.index !== undefined && holds(own, ref.index, ref.digest)) return [own, ref.index];
+    const found = await blobs.holder(ref.digest);
+    if (found === undefined || !holds(found.device, found.row, ref.digest)) return undefined;
+    return [found.device, found.row];
+  }
+
+  return {
+    async has(ref) {
+      return (await place(ref)) !== undefined;
+    },
+    async locate(digest) {
+      const found = await place({ digest });
+      return found?.[0].ref(found[1]);
+    },
+    async get(ref, { signal }) {
+      signal.throwIfAborted();
+      const found = await place(ref);
+      if (found === undefined) throw chunkMissing(ref, 'not on this node');
+      try {
+        return await found[0].readChunk(found[1], { signal });
+      } catch (error) {
+        // A local disk in trouble is no reason not to ask the network.
+        if (signal.aborted || !(hasCode(error, 'STORE_IO') || hasCode(error, 'UNAVAILABLE'))) throw error;
+        throw chunkMissing(ref, error.message);
+      }
+    },
+    // The devices belong to the blob store.
+    async close() {},
+  };
+}
+
+function holds(device: BlobDevice, row: number, digest: Digest): boolean {
+  if (row >= device.table.count || !digest.startsWith(`${device.table.algorithm}:`)) return false;
+  return Buffer.compare(device.table.digestBytesAt(row), digestBytes(digest)) === 0 && device.hasChunk(row);
+}

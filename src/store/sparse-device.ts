@@ -1,0 +1,296 @@
+import type { Clock } from '../clock.ts';
+import { BLOCK_BYTES, type BlockMap } from '../core/block-map.ts';
+import type { Chunk, ChunkRef } from '../core/chunk.ts';
+import type { ChunkTable } from '../core/chunk-table.ts';
+import { type Digest, digestHex } from '../core/digest.ts';
+import { freeBytes } from '../core/free-bytes.ts';
+import { ShoalError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { BlobDevice, BlobInfo, DeviceStats } from './blob-device.ts';
+import type { ChunkStore, GetOptions, Urgency } from './chunk-store.ts';
+import { createDeviceReader } from './device-reader.ts';
+import { createDeviceWriter } from './device-writer.ts';
+import { closeFd } from './file-io.ts';
+import { allOf, type Flight, startFlight } from './flight.ts';
+import type { MapFile } from './map-file.ts';
+import { createPersistence } from './persistence.ts';
+import { createReadaheadDriver } from './readahead.ts';
+import type { Reflink } from './reflink.ts';
+import { chunkMissing } from './route.ts';
+
+/** What a device works with. */
+export interface BlobDeviceComponents {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly presence: BlockMap;
+  readonly mapFile: MapFile;
+  /** Shares blocks among the devices of the store. */
+  readonly reflink: Reflink;
+  /** The cascade; asked for at each read because it is connected after the store opens. */
+  readonly source: () => ChunkStore;
+  /** Runs one flush at a time in the whole store. */
+  readonly limit: <T>(work: () => Promise<T>) => Promise<T>;
+  /** Rows of this device that other devices may copy from now on. */
+  readonly index: (device: BlobDevice, rows: readonly number[]) => Promise<void>;
+}
+
+export interface BlobDeviceInit {
+  readonly id: number;
+  readonly blob: Digest;
+  readonly path: string;
+  readonly table: ChunkTable;
+  readonly info: () => BlobInfo;
+  readonly dataFd: number;
+  readonly mapFd: number;
+  /** Reading ahead of sequential demand; on unless false. */
+  readonly readahead?: boolean;
+  readonly flushAfterMs?: number;
+  readonly flushAfterBytes?: number;
+  /** fdatasync(2), for tests. */
+  readonly sync?: (fd: number) => Promise<void>;
+}
+
+const DONE = Promise.resolve();
+
+export function createBlobDevice(components: BlobDeviceComponents, init: BlobDeviceInit): BlobDevice {
+  return new SparseDevice(components, init);
+}
+
+class SparseDevice implements BlobDevice {
+  readonly id: number;
+  readonly name: string;
+  readonly blob: Digest;
+  readonly path: string;
+  readonly size: number;
+  readonly fd: number;
+  readonly presence: BlockMap;
+  readonly table: ChunkTable;
+  readonly #init: BlobDeviceInit;
+  readonly #components: BlobDeviceComponents;
+  readonly #flights = new Map<number, Flight<void>>();
+  readonly #bytesBySource: Record<string, number> = {};
+  readonly #reader;
+  readonly #writer;
+  readonly #persistence;
+  readonly #readahead;
+  readonly #onComplete = new Set<() => void>();
+  #corrupt = 0;
+  #closing: Promise<void> | undefined;
+
+  constructor(components: BlobDeviceComponents, init: BlobDeviceInit) {
+    this.#components = components;
+    this.#init = init;
+    this.id = init.id;
+    this.blob = init.blob;
+    this.name = digestHex(init.blob);
+    this.path = init.path;
+    this.table = init.table;
+    this.size = init.table.deviceSize;
+    this.fd = init.dataFd;
+    this.presence = components.presence;
+    this.#reader = createDeviceReader(
+      {
+        table: this.table,
+        reflink: components.reflink,
+        present: (row) => this.hasChunk(row),
+        rotten: (row) => this.#replace(row),
+      },
+      { fd: this.fd, name: this.name },
+    );
+    this.#writer = createDeviceWriter(this.fd, this.name);
+    this.#readahead = createReadaheadDriver(this, components.log);
+    this.#persistence = createPersistence(
+      {
+        ...components,
+        durable: (rows) => this.#durable(rows),
+        lost: (rows) => this.#lost(rows),
+      },
+      { ...init, name: this.name },
+    );
+  }
+
+  get info(): BlobInfo {
+    return this.#init.info();
+  }
+
+  get complete(): boolean {
+    return this.presence.complete && this.#persistence.clean;
+  }
+
+  onComplete(callback: () => void): () => void {
+    this.#onComplete.add(callback);
+    if (this.complete) queueMicrotask(() => this.#announceComplete());
+    return () => this.#onComplete.delete(callback);
+  }
+
+  fill(offset: number, length: number, options: { signal: AbortSignal; urgency?: Urgency }): Promise<void> {
+    const { signal, urgency = 'demand' } = options;
+    const firstBlock = Math.floor(offset / BLOCK_BYTES);
+    const endBlock = Math.ceil((offset + length) / BLOCK_BYTES);
+    if (this.presence.hasRange(firstBlock, endBlock)) return DONE;
+    if (signal.aborted) return Promise.reject(signal.reason);
+    if (this.#closing !== undefined) return Promise.reject(this.#closed());
+    const { first, end } = this.table.covering(offset, length);
+    const flights: Flight<void>[] = [];
+    for (let row = first; row < end; row += 1) {
+      if (this.hasChunk(row)) continue;
+      const flight = this.#flights.get(row) ?? this.#start(row);
+      flight.hold(urgency);
+      flights.push(flight);
+    }
+    if (urgency === 'demand' && this.#init.readahead !== false) this.#readahead.onDemand(first, end);
+    return allOf(flights, signal);
+  }
+
+  async readChunk(row: number, { signal }: { signal: AbortSignal }): Promise<Chunk> {
+    const ref = this.ref(row);
+    signal.throwIfAborted();
+    if (this.#closing !== undefined) throw this.#closed();
+    if (!this.hasChunk(row)) throw chunkMissing(ref, `not present in layer ${this.name}`);
+    const chunk = await this.#reader.read(row);
+    if (chunk !== undefined) return chunk;
+    this.#replace(row);
+    throw chunkMissing(ref, `the copy in layer ${this.name} is corrupt`);
+  }
+
+  #replace(row: number): void {
+    this.#drop(row);
+    // Readers of a complete device are not trapped any more: the wrong bytes must be replaced, not just forgotten.
+    const { deviceOffset, length } = this.table.row(row);
+    this.fill(deviceOffset, length, {
+      signal: AbortSignal.timeout(60_000),
+      urgency: 'prefetch',
+    }).catch((error) =>
+      this.#components.log.warn('cannot replace a corrupt chunk', { layer: this.name, error: String(error) }),
+    );
+  }
+
+  async verifyRange(
+    offset: number,
+    length: number,
+    { signal }: { signal: AbortSignal },
+  ): Promise<{ checked: number; dropped: number }> {
+    const { first, end } = this.table.covering(offset, length);
+    let dropped = 0;
+    const wrong = (row: number): void => {
+      this.#drop(row);
+      dropped += 1;
+    };
+    const checked = await this.#reader.verify(first, end, { signal, wrong });
+    if (dropped > 0) await this.flush();
+    return { checked, dropped };
+  }
+
+  ref(row: number): ChunkRef {
+    const { digest, length } = this.table.row(row);
+    return { digest, length, blob: this.blob, index: row };
+  }
+
+  hasChunk(row: number): boolean {
+    const { first, end } = this.table.blocksOf(row);
+    return this.presence.hasRange(first, end);
+  }
+
+  stats(): DeviceStats {
+    return {
+      presentBytes: (this.presence.blockCount - this.presence.missing) * BLOCK_BYTES,
+      bytesBySource: { ...this.#bytesBySource },
+      inFlight: this.#flights.size,
+      corrupt: this.#corrupt,
+    };
+  }
+
+  flush(): Promise<boolean> {
+    return this.#persistence.flush();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    for (const flight of [...this.#flights.values()]) flight.cancel(this.#closed());
+    this.#readahead.close();
+    await Promise.all([this.#writer.close(), this.#reader.close()]);
+    // What follows a write or a read that just ended, setting or clearing bits, comes in the turns after it.
+    await new Promise((resolve) => setImmediate(resolve));
+    await this.#persistence.close();
+    await closeFd(this.#init.mapFd);
+    await closeFd(this.fd);
+  }
+
+  #start(row: number): Flight<void> {
+    const flight = startFlight(
+      (options) => this.#fetch(row, options),
+      () => {
+        if (this.#flights.get(row) === flight) this.#flights.delete(row);
+      },
+      (source, bytes) => {
+        this.#bytesBySource[source] = (this.#bytesBySource[source] ?? 0) + bytes;
+      },
+    );
+    this.#flights.set(row, flight);
+    return flight;
+  }
+
+  async #fetch(row: number, options: GetOptions): Promise<void> {
+    const chunk = await this.#components.source().get(this.ref(row), options);
+    const { deviceOffset, length, digest } = this.table.row(row);
+    if (chunk.digest !== digest || chunk.bytes.byteLength !== length) {
+      throw new ShoalError('CHUNK_CORRUPT', `asked for ${digest}, got ${chunk.digest}`);
+    }
+    await this.#writer.write(deviceOffset, chunk);
+    if (chunk.owned) freeBytes(chunk.bytes);
+    if (this.hasChunk(row)) return;
+    const { first, end } = this.table.blocksOf(row);
+    this.presence.setRange(first, end);
+    this.#persistence.written(row, length);
+    // Completion is announced when it is durable; don't make it wait for the timer.
+    if (this.presence.complete) void this.flush();
+  }
+
+  async #durable(rows: readonly number[]): Promise<void> {
+    if (this.presence.complete) void this.flush().then(() => this.#announceComplete());
+    try {
+      await this.#components.index(
+        this,
+        rows.filter((row) => this.hasChunk(row)),
+      );
+    } catch (error) {
+      // The index is a hint: without it these chunks are fetched again for another layer.
+      this.#components.log.warn('cannot index chunks', { layer: this.name, error: String(error) });
+    }
+  }
+
+  #announceComplete(): void {
+    if (!this.complete) return;
+    const callbacks = [...this.#onComplete];
+    this.#onComplete.clear();
+    for (const callback of callbacks) callback();
+  }
+
+  #lost(rows: readonly number[]): void {
+    for (const row of rows) this.#clear(row);
+  }
+
+  #drop(row: number): void {
+    if (!this.hasChunk(row)) return;
+    this.#corrupt += 1;
+    this.#components.log.warn('chunk on disk is corrupt, forgetting it', {
+      layer: this.name,
+      chunk: this.table.row(row).digest,
+    });
+    this.#clear(row);
+  }
+
+  #clear(row: number): void {
+    const { first, end } = this.table.blocksOf(row);
+    this.presence.clearRange(first, end);
+    this.#persistence.cleared();
+  }
+
+  #closed(): ShoalError {
+    return new ShoalError('UNAVAILABLE', `device ${this.name} is closed`);
+  }
+}

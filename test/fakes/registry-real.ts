@@ -1,0 +1,103 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+/** The real `docker-registry` (distribution 2.8) on a free loopback port, with its storage in a temporary directory. */
+export class RealRegistry {
+  readonly #child: ChildProcess;
+  readonly #directory: string;
+  /** `127.0.0.1:port`: the registry part of a reference. */
+  readonly host: string;
+
+  private constructor(child: ChildProcess, directory: string, host: string) {
+    this.#child = child;
+    this.#directory = directory;
+    this.host = host;
+  }
+
+  /** True when this machine has `docker-registry` and `skopeo`. */
+  static async available(): Promise<boolean> {
+    try {
+      await run('docker-registry', ['--version'], { timeout: 5000 });
+      await run('skopeo', ['--version'], { timeout: 5000 });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Starts it; `htpasswd` (lines `user:bcrypt`) turns Basic authentication on. */
+  static async start(init: { htpasswd?: string } = {}): Promise<RealRegistry> {
+    const directory = await mkdtemp(join(tmpdir(), 'shoal-registry-'));
+    const host = `127.0.0.1:${await freePort()}`;
+    const config: Record<string, unknown> = {
+      version: '0.1',
+      log: { level: 'error', accesslog: { disabled: true } },
+      storage: { filesystem: { rootdirectory: join(directory, 'data') } },
+      http: { addr: host, secret: 'not-a-secret' },
+    };
+    if (init.htpasswd !== undefined) {
+      await writeFile(join(directory, 'htpasswd'), init.htpasswd);
+      config.auth = { htpasswd: { realm: 'shoal test', path: join(directory, 'htpasswd') } };
+    }
+    // JSON is YAML.
+    await writeFile(join(directory, 'config.yml'), JSON.stringify(config));
+    const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], { stdio: 'ignore' });
+    const registry = new RealRegistry(child, directory, host);
+    try {
+      await waitFor(`http://${host}/v2/`);
+    } catch (error) {
+      await registry.close();
+      throw error;
+    }
+    return registry;
+  }
+
+  /** Copies the image of an OCI layout directory into it; digests are kept. */
+  async push(layout: string, repository: string, tag: string, credentials?: string): Promise<void> {
+    const login = credentials === undefined ? [] : ['--dest-creds', credentials];
+    const target = `docker://${this.host}/${repository}:${tag}`;
+    const options = ['copy', '--quiet', '--preserve-digests', '--dest-tls-verify=false', ...login];
+    await run('skopeo', [...options, `oci:${layout}`, target], { timeout: 60_000 });
+  }
+
+  async close(): Promise<void> {
+    if (this.#child.exitCode === null && this.#child.signalCode === null) {
+      const gone = new Promise((resolve) => this.#child.once('exit', resolve));
+      this.#child.kill('SIGKILL');
+      await gone;
+    }
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+async function waitFor(url: string): Promise<void> {
+  for (let tried = 0; tried < 100; tried += 1) {
+    try {
+      const { status } = await fetch(url, { signal: AbortSignal.timeout(1000) });
+      if (status === 200 || status === 401) return;
+    } catch {
+      // Not listening yet.
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error(`${url} did not come up within 5 s`);
+}

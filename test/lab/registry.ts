@@ -1,0 +1,61 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { type Daemon, startDaemon, waitFor } from './process.ts';
+
+/** A real registry (`docker-registry`) on loopback. */
+export interface LabRegistry {
+  /** `127.0.0.1:port` */
+  readonly host: string;
+  readonly port: number;
+  readonly daemon: Daemon;
+  /** Stops it; the storage stays. */
+  stop(): Promise<void>;
+}
+
+/** A TCP port of loopback that was free a moment ago. */
+export async function freePort(address = '127.0.0.1'): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    const server = createServer();
+    server.on('error', reject);
+    server.listen(0, address, () => {
+      const bound = server.address();
+      server.close(() =>
+        typeof bound === 'object' && bound !== null ? resolve(bound.port) : reject(new Error('no port')),
+      );
+    });
+  });
+}
+
+/** Starts docker-registry over `storage`, which may already hold images. */
+export async function startRegistry(init: {
+  workDir: string;
+  storage: string;
+  address?: string;
+  port?: number;
+  /** Runs the registry inside this network namespace. */
+  netns?: string;
+}): Promise<LabRegistry> {
+  const address = init.address ?? '127.0.0.1';
+  const port = init.port ?? (await freePort(address));
+  await mkdir(init.workDir, { recursive: true });
+  await mkdir(init.storage, { recursive: true });
+  const configPath = join(init.workDir, `registry-${port}.yml`);
+  await writeFile(
+    configPath,
+    [
+      'version: 0.1',
+      'log: { level: warn, accesslog: { disabled: true } }',
+      `storage: { filesystem: { rootdirectory: ${JSON.stringify(init.storage)} }, delete: { enabled: true } }`,
+      `http: { addr: "${address}:${port}" }`,
+      '',
+    ].join('\n'),
+  );
+  const logPath = join(init.workDir, `registry-${port}.log`);
+  const daemon =
+    init.netns === undefined
+      ? startDaemon('docker-registry', ['serve', configPath], { logPath, env: { OTEL_TRACES_EXPORTER: 'none' } })
+      : startDaemon('ip', ['netns', 'exec', init.netns, 'docker-registry', 'serve', configPath], { logPath });
+  await waitFor('docker-registry', async () => (await fetch(`http://${address}:${port}/v2/`)).ok);
+  return { host: `${address}:${port}`, port, daemon, stop: async () => void (await daemon.stop()) };
+}

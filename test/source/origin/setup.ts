@@ -1,0 +1,41 @@
+import { randomFillSync } from 'node:crypto';
+import { systemClock } from '../../../src/clock.ts';
+import { parseReference, type Reference } from '../../../src/image/reference.ts';
+import { type Logger, silentLogger } from '../../../src/log.ts';
+import { createStaticCredentials, type StaticCredentials } from '../../../src/source/origin/credentials.ts';
+import {
+  createRegistryClient,
+  type RegistryClient,
+  type RegistryClientInit,
+} from '../../../src/source/origin/registry-client.ts';
+import { createUrlPolicy, type UrlPolicyInit } from '../../../src/source/url-policy.ts';
+
+/** A client for a test: short back-off, everything else as in production unless said otherwise. */
+export function testClient(
+  options: { policy?: UrlPolicyInit; credentials?: StaticCredentials; log?: Logger; init?: RegistryClientInit } = {},
+): RegistryClient {
+  return createRegistryClient(
+    {
+      policy: createUrlPolicy(options.policy),
+      credentials: createStaticCredentials(options.credentials ?? {}),
+      log: options.log ?? silentLogger,
+      clock: systemClock,
+      random: () => 0.5,
+    },
+    { retryBaseMs: 2, ...options.init },
+  );
+}
+
+/** A signal that ends a hanging test. */
+export function soon(ms = 10_000): AbortSignal {
+  return AbortSignal.timeout(ms);
+}
+
+/** `host/team/app:1`. */
+export function imageAt(host: string): Reference {
+  return parseReference(`${host}/team/app:1`);
+}
+
+export function randomBytes(length: number): Uint8Array {
+  return randomFillSync(new Uint8Array(length));
+}
