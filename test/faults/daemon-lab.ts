@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from '
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { processIdentity } from '../../src/kernel/pidfd.ts';
 import { labImages, mountsBelow, processesOf } from '../e2e/node-lab.ts';
 import { type LabContainerd, startContainerd } from '../lab/containerd.ts';
 import { run } from '../lab/process.ts';
@@ -153,7 +154,7 @@ export async function checkSums(content: ImageContent, output: string): Promise<
 export async function keeperPid(root: string): Promise<number | undefined> {
   try {
     const { keeper } = JSON.parse(await readFile(join(root, 'run/keeper.json'), 'utf8')) as { keeper: { pid: number } };
-    return existsSync(`/proc/${keeper.pid}`) ? keeper.pid : undefined;
+    return processIdentity(keeper.pid)?.pid;
   } catch {
     return undefined;
   }

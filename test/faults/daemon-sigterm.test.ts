@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile, readlink, writeFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { processIdentity } from '../../src/kernel/pidfd.ts';
 import { mountsBelow, whyNot } from '../e2e/node-lab.ts';
 import { run } from '../lab/process.ts';
 import { type LabShoal, SHOAL_MAIN } from '../lab/shoal.ts';
@@ -30,8 +31,8 @@ describe('the daemon told to end', { skip, timeout: 240_000 }, () => {
         await sleep(300);
         assert.deepEqual(await mountsBelow(lab.dir), []);
         assert.equal(
-          keeper !== undefined && existsSync(`/proc/${keeper}`),
-          false,
+          keeper === undefined ? undefined : processIdentity(keeper),
+          undefined,
           `the keeper is left\n${await readFile(shoal.daemon.logPath, 'utf8')}`,
         );
         assert.deepEqual([existsSync(shoal.socket), existsSync(shoal.control)], [false, false]);

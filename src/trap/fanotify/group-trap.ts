@@ -273,7 +273,7 @@ class GroupTrap implements FanotifyTrap {
     await this.#thread?.stop();
     this.#denyEverything();
     for (const { eventFd } of this.#parts.stale.entries) this.#parts.stale.settle(eventFd, DENY_EIO);
-    this.#parts.keeper.end();
+    await this.#parts.keeper.end();
     this.#release();
   }
 

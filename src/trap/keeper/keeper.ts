@@ -26,6 +26,8 @@ const SIGKILL = 9;
 /** 68 years: every `sleep` takes a number, not all know `infinity`. */
 const FOREVER_S = '2147483647';
 const RESPAWN_WAIT_MS = 250;
+/** How long `end` waits for the killed process to be gone, ms: it frees nothing but descriptors. */
+const END_WAIT_MS = 2_000;
 
 /** What the keeper holds. */
 export interface KeptDescriptors {
@@ -37,8 +39,8 @@ export interface KeptDescriptors {
 export interface Keeper {
   /** Who it is now: it is started anew when it dies. */
   readonly identity: ProcessIdentity;
-  /** Ends it and its record; the group then lives only through this process. Idempotent. */
-  end(): void;
+  /** Ends it and its record, and waits until it is gone; the group then lives only through this process. Idempotent. */
+  end(): Promise<void>;
   /** Leaves it alone for the next daemon. Idempotent. */
   leave(): void;
 }
@@ -128,15 +130,15 @@ class ProcessKeeper implements Keeper {
     this.#adopt(inherited ?? (await spawnKeeper(this.#held)));
   }
 
-  end(): void {
+  async end(): Promise<void> {
     if (this.#over) return;
     this.leave();
-    const pidfd = openProcess(this.#identity);
-    if (pidfd !== undefined) {
-      signalProcess(pidfd, SIGKILL);
-      closeRaw(pidfd);
-    }
     removeKeeperRecord(this.#runDir);
+    const pidfd = openProcess(this.#identity);
+    if (pidfd === undefined) return;
+    signalProcess(pidfd, SIGKILL);
+    await gone(pidfd);
+    closeRaw(pidfd);
   }
 
   leave(): void {
@@ -179,6 +181,16 @@ class ProcessKeeper implements Keeper {
       setTimeout(() => void this.#replace(), RESPAWN_WAIT_MS).unref();
     }
   }
+}
+
+/** Resolves when the process of `pidfd` has ended, at the latest after END_WAIT_MS. */
+async function gone(pidfd: number): Promise<void> {
+  const ended = Promise.withResolvers<void>();
+  const watch = watchProcess(pidfd, ended.resolve);
+  const timer = setTimeout(ended.resolve, END_WAIT_MS);
+  await ended.promise;
+  clearTimeout(timer);
+  watch.close();
 }
 
 async function spawnKeeper(held: KeptDescriptors): Promise<ProcessIdentity> {
