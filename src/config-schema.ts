@@ -35,6 +35,22 @@ const REGISTRY = {
   },
 } as const;
 
+const IMAGE = {
+  type: 'object',
+  additionalProperties: false,
+  description:
+    'What is special about images, by name as `shoal status` shows it (`docker.io/library/python:3.12`); `*` stands for any characters. The longest pattern that matches an image counts.',
+  properties: {
+    background: { type: 'boolean', description: 'As `fetch.background`, for these images.' },
+    background_bytes_per_second: {
+      type: 'integer',
+      minimum: 0,
+      maximum: 100_000_000_000,
+      description: 'As `fetch.background_bytes_per_second`, for these images together.',
+    },
+  },
+} as const;
+
 /** The schema, as JSON Schema (draft 7). */
 export const CONFIG_SCHEMA = {
   type: 'object',
@@ -151,12 +167,20 @@ export const CONFIG_SCHEMA = {
           type: 'boolean',
           default: true,
           description:
-            'Fetch what the image itself marks as needed at start (eStargz landmark) before it is asked for.',
+            'Fetch what a start is likely to read before it is asked for: what the image itself marks (eStargz landmark), and what an earlier start on this node read.',
         },
         background: {
           type: 'boolean',
           default: false,
-          description: 'Go on and fetch the rest of each mounted layer, so that it works with the registry gone.',
+          description:
+            'Go on and fetch the rest of each mounted layer, so that it works with the registry gone. Rests while a container waits for a cold read.',
+        },
+        background_bytes_per_second: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 100_000_000_000,
+          default: 0,
+          description: 'Uncompressed bytes a second that this may take, all images together; 0: no limit.',
         },
         only_configured: {
           type: 'boolean',
@@ -215,6 +239,11 @@ export const CONFIG_SCHEMA = {
           description: 'Files, directories and links of one layer: about 1 KB of memory each while it is read.',
         },
       },
+    },
+    image: {
+      type: 'object',
+      description: 'Sections `[image."pattern"]`, for images that are treated differently.',
+      additionalProperties: IMAGE,
     },
     registry: {
       type: 'object',

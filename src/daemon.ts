@@ -1,16 +1,20 @@
 /** The composition root of `shoal serve`: reads top to bottom like the picture in docs/design.md. */
 import { chmod, mkdir, readdir } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { Level } from 'level';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
+import { backgroundPolicy } from './core/policy/background.ts';
 import { ShoalError, withContext } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
+import { backgroundRules } from './lazy/background-rules.ts';
 import { createBlobOpener } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
+import { createExplainer, explainRoute } from './lazy/explainer.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -35,8 +39,10 @@ import { fetchImage } from './source/origin/fetch-image.ts';
 import { createOriginStore } from './source/origin/origin-store.ts';
 import type { BlobDevice } from './store/blob-device.ts';
 import { openBlobStore } from './store/blob-store.ts';
-import { count, sourceCounters } from './store/count.ts';
+import type { ChunkStore } from './store/chunk-store.ts';
+import { count, type SourceCounters, sourceCounters } from './store/count.ts';
 import { dedup } from './store/dedup.ts';
+import { createFetchLedger } from './store/ledger.ts';
 import { createLocalStore } from './store/local-store.ts';
 import { route } from './store/route.ts';
 import { chooseTrap } from './trap/choose.ts';
@@ -96,13 +102,11 @@ export async function runDaemon(
       { blobs: createOriginBlobs({ blobs, registry }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
+    const ledger = createFetchLedger(parts);
+    const counted = (inner: ChunkStore, counters: SourceCounters): ChunkStore =>
+      ledger.source(counters.name, count({ clock: parts.clock, inner }, counters));
     blobs.connect(
-      dedup(
-        route(
-          count({ clock: parts.clock, inner: createLocalStore({ blobs }) }, local),
-          count({ clock: parts.clock, inner: originStore }, origin),
-        ),
-      ),
+      dedup(ledger.watch(route(counted(createLocalStore({ blobs }), local), counted(originStore, origin)))),
     );
 
     // The kernel side: trap, devices, mounts; first of all what a former daemon left.
@@ -113,7 +117,16 @@ export async function runDaemon(
       blobsDir: join(root, 'blobs'),
       onFatal: ended.resolve,
     });
-    const prefetcher = createPrefetcher({ log }, { hints: config.fetch.prefetch, background: config.fetch.background });
+    let faultLoop: FaultLoop | undefined;
+    const prefetcher = createPrefetcher(
+      {
+        ...parts,
+        demandWaiting: () => (faultLoop?.stats().inFlight ?? 0) > 0,
+        policyOf: ({ blob }) => backgroundPolicy(images.namesOf(blob), backgroundRules(config)),
+        isOpen: (device) => blobs.opened(device.blob) === device,
+      },
+      { hints: config.fetch.prefetch, node: `${hostname()} ${root}` },
+    );
     stack.defer(() => prefetcher.stop());
     const devices = createAttachedDevices({ blobs, trap, prefetcher, log });
     const runs = createLazyRuns(
@@ -124,10 +137,11 @@ export async function runDaemon(
     stack.defer(() => (serving ? undefined : leaveAsFound({ trap, runs })));
     await takeOver(root, { trap, runs, log });
     await trap.start();
-    const faults = createFaultLoop(
+    faultLoop = createFaultLoop(
       { ...parts, trap, device: devices.byId, imagesOf: (id) => imagesOf(images, devices.byId(id)) },
       { deadlineMs: config.trap.faultDeadlineMs },
     );
+    const faults = faultLoop;
     stack.defer(() => (serving ? stopServing({ trap, runs, faults, log }) : undefined));
 
     // Layers and images.
@@ -158,24 +172,26 @@ export async function runDaemon(
     await runs.releaseUnowned(ownersOf(store, await mounts.list()));
     await mounts.restore();
 
+    const accounts = { sources: [local, origin], ledger, prefetcher, fetchedBytes: () => fetchedBytes };
+
     // The two sockets, last: who connects finds everything ready.
     const snapshotter = await createSnapshotter({ store, lazyLayers, log }, { root });
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
-    const source = createStatusSource(
-      { blobs, runs, images, mounts, trap, sources: [local, origin], fetchedBytes: () => fetchedBytes },
-      { root, reason },
-    );
+    const source = createStatusSource({ ...accounts, blobs, runs, images, mounts, trap }, { root, reason });
     const metrics = createMetricsRegistry();
-    registerMetrics(metrics, { blobs, trap, faults, sources: [local, origin], fetchedBytes: () => fetchedBytes });
+    registerMetrics(metrics, { ...accounts, blobs, trap, faults, images });
     const control = await startControlServer(
       {
         source,
         metrics,
         config,
         log,
-        routes: mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+        routes: [
+          ...mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+          explainRoute(createExplainer({ blobs, images, ledger, clock: parts.clock })),
+        ],
       },
       { socket: config.control.socket },
     );

@@ -8,6 +8,7 @@ import { ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice, BlobInfo, DeviceStats } from './blob-device.ts';
 import type { ChunkStore, GetOptions, Urgency } from './chunk-store.ts';
+import type { DemandOrder, RowRun } from './demand-order.ts';
 import { createDeviceReader } from './device-reader.ts';
 import { createDeviceWriter } from './device-writer.ts';
 import { closeFd } from './file-io.ts';
@@ -30,6 +31,8 @@ export interface BlobDeviceComponents {
   readonly source: () => ChunkStore;
   /** Runs one flush at a time in the whole store. */
   readonly limit: <T>(work: () => Promise<T>) => Promise<T>;
+  /** Records what the layer's first start needs. */
+  readonly order: DemandOrder;
   /** Rows of this device that other devices may copy from now on. */
   readonly index: (device: BlobDevice, rows: readonly number[]) => Promise<void>;
 }
@@ -98,7 +101,7 @@ class SparseDevice implements BlobDevice {
       { fd: this.fd, name: this.name },
     );
     this.#writer = createDeviceWriter(this.fd, this.name);
-    this.#readahead = createReadaheadDriver(this, components.log);
+    this.#readahead = createReadaheadDriver(this, components.log, components.order);
     this.#persistence = createPersistence(
       {
         ...components,
@@ -111,6 +114,10 @@ class SparseDevice implements BlobDevice {
 
   get info(): BlobInfo {
     return this.#init.info();
+  }
+
+  get startOrder(): readonly RowRun[] {
+    return this.#components.order.recorded;
   }
 
   get complete(): boolean {
@@ -134,6 +141,7 @@ class SparseDevice implements BlobDevice {
     const flights: Flight<void>[] = [];
     for (let row = first; row < end; row += 1) {
       if (this.hasChunk(row)) continue;
+      if (urgency === 'demand') this.#components.order.note(row, row + 1);
       const flight = this.#flights.get(row) ?? this.#start(row);
       flight.hold(urgency);
       flights.push(flight);
@@ -216,6 +224,7 @@ class SparseDevice implements BlobDevice {
     // What follows a write or a read that just ended, setting or clearing bits, comes in the turns after it.
     await new Promise((resolve) => setImmediate(resolve));
     await this.#persistence.close();
+    await this.#components.order.close();
     await closeFd(this.#init.mapFd);
     await closeFd(this.fd);
   }
