@@ -2,8 +2,8 @@ import type { Clock } from '../clock.ts';
 import { BLOCK_BYTES } from '../core/block-map.ts';
 import type { BackgroundPolicy } from '../core/policy/background.ts';
 import { backoffMs } from '../core/policy/backoff.ts';
+import { type ByteRate, createByteRate } from '../core/policy/byte-rate.ts';
 import { type PrefetchPlan, restOrder, startOrder } from '../core/policy/prefetch-order.ts';
-import { createRateLimit, type RateLimit } from '../core/policy/rate-limit.ts';
 import type { ByteRange } from '../core/policy/readahead.ts';
 import { withContext } from '../errors.ts';
 import type { Logger } from '../log.ts';
@@ -41,7 +41,7 @@ interface Components {
 interface Job {
   readonly device: BlobDevice;
   readonly runs: Iterator<ByteRange>;
-  readonly limit: RateLimit;
+  readonly limit: ByteRate;
   failures: number;
   notBeforeMs: number;
   /** The piece whose turn it is, and whether the rate was charged for it. */
@@ -74,7 +74,7 @@ class LayerPrefetcher implements Prefetcher {
   #starts: Promise<void> = Promise.resolve();
   #starting = 0;
   #jobs: Job[] = [];
-  readonly #limits = new Map<string, RateLimit>();
+  readonly #limits = new Map<string, ByteRate>();
   #background: Promise<void> | undefined;
   #isPaused = false;
   #bytes = 0;
@@ -192,11 +192,11 @@ class LayerPrefetcher implements Prefetcher {
   }
 
   /** Layers under one rule share its rate. */
-  #limitOf({ group, bytesPerSecond }: BackgroundPolicy): RateLimit {
+  #limitOf({ group, bytesPerSecond }: BackgroundPolicy): ByteRate {
     const known = this.#limits.get(group);
     if (known !== undefined) return known;
     const burstBytes = Math.max(BURST_BYTES, BURST_SECONDS * bytesPerSecond);
-    const limit = createRateLimit({ bytesPerSecond, burstBytes });
+    const limit = createByteRate({ bytesPerSecond, burstBytes });
     this.#limits.set(group, limit);
     return limit;
   }

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { backgroundPolicy } from '../../src/core/policy/background.ts';
-import { createRateLimit } from '../../src/core/policy/rate-limit.ts';
+import { createByteRate } from '../../src/core/policy/byte-rate.ts';
 
 test('a limit lets a burst through and then holds the rate exactly', () => {
-  const limit = createRateLimit({ bytesPerSecond: 1000, burstBytes: 500 });
+  const limit = createByteRate({ bytesPerSecond: 1000, burstBytes: 500 });
   let nowMs = 50_000;
   let bytes = 0;
   const startedMs = nowMs;
@@ -17,9 +17,9 @@ test('a limit lets a burst through and then holds the rate exactly', () => {
 });
 
 test('no limit never waits, and a take larger than the burst goes and is made up for', () => {
-  const none = createRateLimit({ bytesPerSecond: 0, burstBytes: 0 });
+  const none = createByteRate({ bytesPerSecond: 0, burstBytes: 0 });
   assert.equal(none.take(0, 1e12), 0);
-  const limit = createRateLimit({ bytesPerSecond: 1000, burstBytes: 100 });
+  const limit = createByteRate({ bytesPerSecond: 1000, burstBytes: 100 });
   assert.equal(limit.take(0, 1100), 0);
   assert.equal(limit.take(0, 1), 1000);
 });
