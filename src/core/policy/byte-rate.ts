@@ -1,11 +1,11 @@
 /** Bytes that may go at a steady rate, with a burst after idle time. Pure: the caller brings the time and waits. */
-export interface RateLimit {
+export interface ByteRate {
   /** Counts `bytes` as gone and gives the ms to wait before they may go; 0 when they may at once. */
   take(nowMs: number, bytes: number): number;
 }
 
 /** A limit of `bytesPerSecond` (0: none); after idle time `burstBytes` may go at once. */
-export function createRateLimit(init: { bytesPerSecond: number; burstBytes: number }): RateLimit {
+export function createByteRate(init: { bytesPerSecond: number; burstBytes: number }): ByteRate {
   const { bytesPerSecond, burstBytes } = init;
   let allowance = burstBytes;
   let lastMs: number | undefined;
