@@ -1,19 +1,21 @@
-/** Every number of the waiting side of claims: unit in the name, reason beside it. */
+/** Constants of the claim ledger (see claim-ledger.ts); the worst case they add up to is about 60 MiB, reached by no honest swarm. */
 export const CLAIM_LIMITS = {
-  /** Device bytes per region: what one ranged request fetches, so that one node fetches what travels together. */
-  regionBytes: 4 * 1024 * 1024,
-  /** How long the claims of one region gather, ms: rows of one read come from lookups that end at slightly different times. */
-  gatherMs: 2,
-  /** Chunks in one message: 512 × 32 bytes. */
-  maxBatch: 512,
-  /** How long coordinators may take in all, ms; then the chunk is fetched without a claim. */
-  answerMs: 1_000,
-  /** Longest wait for a node that fetches the chunk, ms: a third of a fault's deadline and of a lease of 30 s. */
-  waitMs: 10_000,
-  /** Pauses before the claim is made again when no holder had it, ms: the first covers a holder that is a moment behind. */
-  againMs: [25, 100, 250, 500, 1_000],
-  /** Most nodes asked of one answer. */
-  maxHolders: 4,
-  /** Rows of one extent that are completed when it is fetched: what shares a compressed extent is fetched by one node. */
-  maxSiblings: 4_096,
+  /** How long others are pointed at a node that fetches from outside: 4 MiB at 1 MB/s and a few retries. */
+  leaseMs: 10_000,
+  /** A node that claims again what it is fetching keeps the lease, but no longer than this from the first grant. */
+  leaseLongestMs: 60_000,
+  /** A chunk nobody claims or settles is forgotten: announcements are in place long before. */
+  retainMs: 120_000,
+  /** Nodes that are pointed at one holder first: its uplink is shared by these, and a tree of 4 is 5 deep for 1,000. */
+  fanout: 4,
+  /** Holders in one answer: the first and two for when it is gone. */
+  holders: 3,
+  /** Chunks remembered; the one touched longest ago leaves. About 250 bytes each. */
+  chunks: 100_000,
+  /** Claimers remembered per chunk; later ones are pointed at these and are leaves. */
+  membersPerChunk: 256,
+  /** Claimers remembered over all chunks, about 50 bytes each. */
+  members: 500_000,
+  /** Chunks one node may be fetching by our leave; what it claims beyond is granted and not remembered. */
+  leasesPerPeer: 20_000,
 } as const;

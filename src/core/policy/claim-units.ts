@@ -1,5 +1,6 @@
+import { BLOCK_BYTES } from '../block-map.ts';
 import type { ChunkTable } from '../chunk-table.ts';
-import { CLAIM_LIMITS } from './claim-limits.ts';
+import { CLAIM_WAIT_LIMITS } from './claim-wait-limits.ts';
 
 /** What is claimed for a row: all rows of its extent go to one node, under the name of the first. */
 export interface ClaimUnit {
@@ -18,8 +19,7 @@ export function claimUnit(table: ChunkTable, row: number): ClaimUnit {
   while (first > 0 && extentOf[first - 1] === extent) first -= 1;
   let end = row + 1;
   while (end < table.count && extentOf[end] === extent) end += 1;
-  const region = Math.floor(((blockStart[first] as number) * BLOCK_BYTES) / CLAIM_LIMITS.regionBytes);
+  const region = Math.floor(((blockStart[first] as number) * BLOCK_BYTES) / CLAIM_WAIT_LIMITS.regionBytes);
   return { first, end, region };
 }
 
-const BLOCK_BYTES = 4096;

@@ -68,15 +68,16 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
 
   add(upload: T, nowMs: number): number | undefined {
     const { queued, queuedPerPeer, maxQueueMs, retryAfterMs } = UPLOAD_LIMITS;
-    const peer = this.#peerOf(upload.peer);
-    if (this.#queued >= queued || peer.demand.length + peer.prefetch.length >= queuedPerPeer) return retryAfterMs;
+    const known = this.#peers.get(upload.peer);
+    const ofPeer = known === undefined ? 0 : known.demand.length + known.prefetch.length;
+    if (this.#queued >= queued || ofPeer >= queuedPerPeer) return retryAfterMs;
     if (this.#bytesPerMs > 0 && this.#queued > 0) {
       this.#earn(nowMs);
       const queueMs = (this.#queuedBytes - this.#credit) / this.#bytesPerMs;
       // Demand goes to the front, so only what is very long already is refused.
       if (queueMs > maxQueueMs * (upload.urgency === 'demand' ? 2 : 1)) return Math.max(retryAfterMs, queueMs / 2);
     }
-    peer[upload.urgency].push(upload);
+    this.#peerOf(upload.peer)[upload.urgency].push(upload);
     this.#queued += 1;
     this.#queuedBytes += upload.bytes;
     return undefined;
