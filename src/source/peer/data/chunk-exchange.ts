@@ -41,20 +41,23 @@ export class ChunkExchange implements Dispatcher.DispatchHandler {
 
   constructor(init: ExchangeInit) {
     this.#init = init;
-    // Covers the wait for a connection as well: our own pool being full is no reason to wait longer for this neighbour.
-    this.#timer = setTimeout(() => this.#stalled(), DATA_LIMITS.progressMs);
+    this.#timer = setTimeout(
+      () => this.#fail(this.#error('SOURCE_FAILED', 'has no connection free')),
+      DATA_LIMITS.turnMs,
+    );
     init.signal.addEventListener('abort', this.#onAbort, { once: true });
   }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
     if (this.#settled) controller.abort(new Error('no longer wanted'));
-    else this.#controller = controller;
+    else this.#watch();
   }
 
   onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: Headers): void {
     if (this.#settled) return;
-    this.#timer.refresh();
     // 102: it is still getting the chunk.
+    this.#watch();
     if (status < 200) return;
     if (status === 200) this.#begin(headers);
     else if (status === 404) this.#settleWith(this.#error('CHUNK_MISSING', 'does not have it'));
@@ -100,14 +103,20 @@ export class ChunkExchange implements Dispatcher.DispatchHandler {
     this.#bytes = Buffer.allocUnsafeSlow(length);
   }
 
-  #stalled(): void {
+  #watch(): void {
+    clearTimeout(this.#timer);
+    this.#filledBefore = this.#filled;
+    // What came while this process was busy elsewhere is read before it is missed.
+    const timer: NodeJS.Timeout = setTimeout(() => setImmediate(() => this.#look(timer)), DATA_LIMITS.progressMs);
+    this.#timer = timer;
+  }
+
+  #look(timer: NodeJS.Timeout): void {
+    if (this.#settled || timer !== this.#timer) return;
     const { progressBytes, progressMs } = DATA_LIMITS;
-    if (this.#filled - this.#filledBefore >= Math.min(progressBytes, Math.max(1, this.#bytes.byteLength))) {
-      this.#filledBefore = this.#filled;
-      this.#timer = setTimeout(() => this.#stalled(), progressMs);
-      return;
-    }
-    this.#fail(this.#error('SOURCE_FAILED', `made no progress in ${progressMs} ms`));
+    const wanted = Math.min(progressBytes, Math.max(1, this.#bytes.byteLength));
+    if (this.#filled - this.#filledBefore >= wanted) this.#watch();
+    else this.#fail(this.#error('SOURCE_FAILED', `made no progress in ${progressMs} ms`));
   }
 
   #busy(headers: Headers): ShoalError {

@@ -44,8 +44,10 @@ export const DATA_LIMITS = {
   clientDemandWaits: 6,
   /** Neighbours with a pool of connections; the one unused for longest goes. */
   clientPools: 64,
-  /** Time to connect, TLS included, ms: a LAN. */
-  connectMs: 1_000,
+  /** Time to connect, TLS included, ms: a LAN, and a neighbour whose processors are busy. */
+  connectMs: 2_000,
+  /** Longest wait for one of our own connections to a neighbour, ms: then it is asked too much already. */
+  turnMs: 5_000,
   /** Bytes of chunks under way from all neighbours; a quarter is for demand. */
   clientInFlightBytes: 256 * 1024 * 1024,
   /** Answers larger than this are refused whatever they say. */
