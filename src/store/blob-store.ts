@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
-import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../core/digest.ts';
+import { type Digest, digestAlgorithm, digestFromBytes, digestHex, parseDigest } from '../core/digest.ts';
 import { oneAtATime } from '../core/turns.ts';
 import { ShoalError } from '../errors.ts';
 import type { cloneRange } from '../kernel/reflink.ts';
@@ -22,8 +22,16 @@ export interface NewBlob {
   readonly info: BlobInfo;
 }
 
+/** Who wants to know which chunks this node has. */
+export interface ChunkListener {
+  held(digests: readonly Digest[]): void;
+  gone(digests: readonly Digest[]): void;
+}
+
 /** All layers this node knows, each a directory `blobs/<hex>` below the root (design §9). */
 export interface BlobStore {
+  /** Tells of chunks that became durable, and of those that a removed layer took away. One listener. */
+  onChunks(listener: ChunkListener): void;
   /** Connects the cascade that devices fill from; before that `fill` throws FAILED_PRECONDITION. */
   connect(source: ChunkStore): void;
   /** Makes the blob's files, all or none, and opens it; one that exists only gets the new sources. Throws STORE_IO. */
@@ -89,6 +97,7 @@ class DirectoryStore implements BlobStore {
   readonly #reflink;
   #prefixes: Map<string, Digest> | undefined;
   #source: ChunkStore | undefined;
+  #listener: ChunkListener | undefined;
   #nextId = 1;
   #closed = false;
 
@@ -100,6 +109,10 @@ class DirectoryStore implements BlobStore {
     this.#init = init;
     this.#index = createChunkIndex(init.db);
     this.#reflink = createReflink(init.clone);
+  }
+
+  onChunks(listener: ChunkListener): void {
+    this.#listener = listener;
   }
 
   connect(source: ChunkStore): void {
@@ -160,6 +173,7 @@ class DirectoryStore implements BlobStore {
       if (known === undefined) return;
       await known.device.flush();
       await this.#index.remove(blob, digestsOf(known.device));
+      this.#noteGone(known.device);
       this.#forget(blob);
       await known.device.close();
       await this.#discard(blob);
@@ -200,7 +214,7 @@ class DirectoryStore implements BlobStore {
         limit: this.#limit,
         reflink: this.#reflink,
         source: () => this.#connected(),
-        index: (device, rows) => this.#index.add(device.blob, placesOf(device, rows)),
+        index: (device, rows) => this.#noteHeld(device, rows),
         discard: () => this.#discard(blob),
       },
       { ...this.#init, blob, path: this.#path(blob), id },
@@ -209,6 +223,17 @@ class DirectoryStore implements BlobStore {
     this.#open.set(blob, loaded);
     this.#prefixes?.set(blobPrefix(blob), blob);
     return loaded;
+  }
+
+  async #noteHeld(device: BlobDevice, rows: readonly number[]): Promise<void> {
+    await this.#index.add(device.blob, placesOf(device, rows));
+    this.#listener?.held(rows.map((row) => device.table.row(row).digest));
+  }
+
+  #noteGone(device: BlobDevice): void {
+    if (this.#listener === undefined) return;
+    const { algorithm } = device.table;
+    this.#listener.gone(Array.from(digestsOf(device), (bytes) => digestFromBytes(algorithm, bytes)));
   }
 
   async #writeNew(blob: Digest, content: NewBlob): Promise<void> {

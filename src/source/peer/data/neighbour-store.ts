@@ -51,6 +51,8 @@ export interface NeighbourStoreComponents {
   readonly clock: Clock;
   readonly log: Logger;
   readonly random?: () => number;
+  /** Told what each neighbour answered and how long that took; without `error` it gave the chunk. */
+  readonly answered?: (neighbour: Neighbour, digest: Digest, answer: { ms: number; error?: unknown }) => void;
 }
 
 /**
@@ -188,6 +190,9 @@ class Neighbours implements NeighbourStore {
     const { signal, waitMs, session } = init;
     const { id } = neighbour;
     const urgency = init.options.urgency ?? 'demand';
+    const startedMs = clock.nowMs();
+    const answered = (answer: { error?: unknown }): void =>
+      this.#components.answered?.(neighbour, ref.digest, { ...answer, ms: clock.nowMs() - startedMs });
     this.#scores.started(id);
     let outcome: Outcome | undefined;
     try {
@@ -199,8 +204,10 @@ class Neighbours implements NeighbourStore {
       if (waitMs === 0) hedging.note('neighbour', bytes, totalMs);
       if (neighbour.zone !== directory.self.zone) this.#crossZoneBytes += bytes;
       session.add(neighbour);
+      answered({});
       return chunk;
     } catch (error) {
+      if (!signal.aborted) answered({ error });
       outcome = signal.aborted ? undefined : this.#failure(neighbour, ref, error, session);
       throw error;
     } finally {
