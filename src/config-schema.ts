@@ -6,6 +6,8 @@
 const socketPath = { type: 'string', pattern: '^/.', maxLength: 107 } as const;
 const absolutePath = { type: 'string', pattern: '^/.' } as const;
 
+const hostAndPort = { type: 'string', pattern: '^(\\[[0-9a-fA-F:.]+\\]|[^:\\s]+):[0-9]{1,5}$' } as const;
+
 const REGISTRY = {
   type: 'object',
   additionalProperties: false,
@@ -237,6 +239,87 @@ export const CONFIG_SCHEMA = {
           maximum: 10_000_000,
           default: 1_000_000,
           description: 'Files, directories and links of one layer: about 1 KB of memory each while it is read.',
+        },
+      },
+    },
+    swarm: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'Neighbours: nodes that give each other what they hold. Off until `listen` is set. Whoever has the key can read what this node shares.',
+      properties: {
+        listen: {
+          ...hostAndPort,
+          description: 'Address and port (`10.0.0.5:7400`, `0.0.0.0:7400`) of the swarm. Needs `key_file`.',
+        },
+        key_file: {
+          ...absolutePath,
+          description: 'The secret all nodes share, readable by its owner only; `shoal swarm key generate` makes one.',
+        },
+        bootstrap: {
+          type: 'array',
+          items: { type: 'string', minLength: 1 },
+          default: [],
+          description:
+            'Where to look for other nodes: `host:port` or `/dns4/NAME/tcp/PORT`, a name may stand for many addresses. Nodes that were met once are remembered.',
+        },
+        address: {
+          type: 'string',
+          description: 'Address under which others reach this node, where `listen` does not name it.',
+        },
+        data_port: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 65_535,
+          default: 0,
+          description: 'TCP port of the chunk server; 0: any that is free.',
+        },
+        zone: {
+          type: 'string',
+          default: '',
+          description: 'Rack, zone or site of this node: neighbours with the same label are asked first.',
+        },
+        upload_bytes_per_second: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 100_000_000_000,
+          default: 0,
+          description: 'What neighbours may take of this node a second, all together; 0: no limit.',
+        },
+        private_images: {
+          type: 'array',
+          items: { type: 'string', minLength: 1 },
+          default: [],
+          description:
+            'Images (names as `shoal status` shows them, `*` for any characters) whose layers are neither announced nor given to neighbours.',
+        },
+        replication: {
+          type: 'integer',
+          minimum: 1,
+          maximum: 20,
+          default: 4,
+          description: 'Peers that keep the record of who has a chunk.',
+        },
+        connections_max: {
+          type: 'integer',
+          minimum: 8,
+          maximum: 2_000,
+          default: 256,
+          description: 'Connections to other nodes at a time.',
+        },
+        records_max: {
+          type: 'integer',
+          minimum: 1_000,
+          maximum: 10_000_000,
+          default: 1_000_000,
+          description: 'Records kept for others: who has which chunk.',
+        },
+        memory_bytes_max: {
+          type: 'integer',
+          minimum: 67_108_864,
+          maximum: 68_719_476_736,
+          default: 2_147_483_648,
+          description: 'Start is refused when the limits above may add up to more.',
         },
       },
     },

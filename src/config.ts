@@ -58,6 +58,7 @@ export function parseConfig(
   if (!validate(table)) throw explain((validate.errors as ErrorObject[])[0] as ErrorObject, { text, flagged, ...init });
   const config = camelKeys(CONFIG_SCHEMA, table) as Config;
   checkSecurity(config, init.name);
+  checkSwarm(config, init.name);
   return deepFreeze(withDockerConfig(config, init.env ?? {}));
 }
 
@@ -191,6 +192,19 @@ function checkSecurity(config: Config, name: string): void {
   if (config.fetch.ca !== undefined && !existsSync(config.fetch.ca)) {
     throw new ShoalError('CONFIG_INVALID', `${name}: fetch.ca: ${config.fetch.ca} does not exist`);
   }
+}
+
+function checkSwarm({ swarm }: Config, name: string): void {
+  const refuse = (message: string): never => {
+    throw new ShoalError('CONFIG_INVALID', `${name}: ${message}`);
+  };
+  if (swarm.listen === undefined) {
+    if (swarm.keyFile !== undefined) refuse('swarm.key_file is set without swarm.listen');
+    return;
+  }
+  if (swarm.keyFile === undefined)
+    refuse('swarm.listen is set without key_file: an open swarm is a way into every node');
+  else checkSecretFile(swarm.keyFile, 'swarm.key_file', refuse);
 }
 
 function checkSecretFile(path: string, key: string, refuse: (message: string) => never): void {

@@ -1,20 +1,20 @@
 /** The composition root of `shoal serve`: reads top to bottom like the picture in docs/design.md. */
-import { chmod, mkdir, readdir } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { Level } from 'level';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
 import { backgroundPolicy } from './core/policy/background.ts';
-import { ShoalError, withContext } from './errors.ts';
+import type { ShoalError } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
+import { joinSwarm } from './join-swarm.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
 import { backgroundRules } from './lazy/background-rules.ts';
 import { createBlobOpener } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
+import { NEIGHBOUR } from './lazy/fetch-story.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -25,9 +25,11 @@ import { mountRoutes } from './lazy/mount-routes.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
 import { createConfiguredRegistry } from './lazy/registry.ts';
+import { makeRoot, openDatabase } from './lazy/root.ts';
 import { createRunRecords } from './lazy/run-records.ts';
 import { createLazyRuns, type LazyRuns } from './lazy/runs.ts';
 import { createStatusSource } from './lazy/status-source.ts';
+import { swarmRoutes } from './lazy/swarm-routes.ts';
 import type { Logger } from './log.ts';
 import { createMetricsRegistry } from './metrics.ts';
 import { findLeftovers } from './mount/recover.ts';
@@ -92,11 +94,12 @@ export async function runDaemon(
     const images = await openImageRecords(db.sublevel('images'));
     stack.defer(() => images.flush());
 
-    // The cascade: what this node has, then the origin.
+    // The cascade: what this node has, then neighbours, then the origin.
     const registry = createConfiguredRegistry(config, parts);
     stack.defer(() => registry.close());
     const origin = sourceCounters('origin');
     const local = sourceCounters('local');
+    const neighbour = sourceCounters(NEIGHBOUR);
     let fetchedBytes = 0;
     const originStore = createOriginStore(
       { blobs: createOriginBlobs({ blobs, registry }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
@@ -105,9 +108,14 @@ export async function runDaemon(
     const ledger = createFetchLedger(parts);
     const counted = (inner: ChunkStore, counters: SourceCounters): ChunkStore =>
       ledger.source(counters.name, count({ clock: parts.clock, inner }, counters));
-    blobs.connect(
-      dedup(ledger.watch(route(counted(createLocalStore({ blobs }), local), counted(originStore, origin)))),
-    );
+    const held = createLocalStore({ blobs });
+    const [localStep, outside] = [counted(held, local), counted(originStore, origin)];
+    const swarm = await joinSwarm(config, {
+      ...{ ...parts, blobs, images, ledger, local: held, localStep, outside },
+      counted: (inner) => counted(inner, neighbour),
+    });
+    if (swarm !== undefined) stack.defer(() => swarm.stop());
+    blobs.connect(swarm?.cascade ?? dedup(ledger.watch(route(localStep, outside))));
 
     // The kernel side: trap, devices, mounts; first of all what a former daemon left.
     const ended = Promise.withResolvers<ShoalError | undefined>();
@@ -125,7 +133,7 @@ export async function runDaemon(
         policyOf: ({ blob }) => backgroundPolicy(images.namesOf(blob), backgroundRules(config)),
         isOpen: (device) => blobs.opened(device.blob) === device,
       },
-      { hints: config.fetch.prefetch, node: `${hostname()} ${root}` },
+      { hints: config.fetch.prefetch, node: swarm?.directory.self.id ?? `${hostname()} ${root}` },
     );
     stack.defer(() => prefetcher.stop());
     const devices = createAttachedDevices({ blobs, trap, prefetcher, log });
@@ -172,7 +180,12 @@ export async function runDaemon(
     await runs.releaseUnowned(ownersOf(store, await mounts.list()));
     await mounts.restore();
 
-    const accounts = { sources: [local, origin], ledger, prefetcher, fetchedBytes: () => fetchedBytes };
+    const accounts = {
+      sources: swarm === undefined ? [local, origin] : [local, neighbour, origin],
+      ledger,
+      prefetcher,
+      fetchedBytes: () => fetchedBytes,
+    };
 
     // The two sockets, last: who connects finds everything ready.
     const snapshotter = await createSnapshotter({ store, lazyLayers, log }, { root });
@@ -190,7 +203,8 @@ export async function runDaemon(
         log,
         routes: [
           ...mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
-          explainRoute(createExplainer({ blobs, images, ledger, clock: parts.clock })),
+          ...swarmRoutes(swarm?.directory),
+          explainRoute(createExplainer({ blobs, images, ledger, directory: swarm?.directory })),
         ],
       },
       { socket: config.control.socket },
@@ -216,26 +230,8 @@ function daemonOf(stack: AsyncDisposableStack, ended: Promise<ShoalError | undef
   };
 }
 
-/** Makes the root, or takes an empty folder as it; one that holds something must be private already (checked later). */
-async function makeRoot(root: string): Promise<void> {
-  await mkdir(root, { recursive: true, mode: 0o700 });
-  if ((await readdir(root)).length === 0) await chmod(root, 0o700);
-}
-
 function imagesOf(images: ImageRecords, device: BlobDevice | undefined): readonly string[] {
   return device === undefined ? [] : images.namesOf(device.blob);
-}
-
-async function openDatabase(path: string): Promise<Level<string, string>> {
-  const db = new Level<string, string>(path);
-  try {
-    await db.open();
-    return db;
-  } catch (error) {
-    const locked = (error as { cause?: { code?: string } }).cause?.code === 'LEVEL_LOCKED';
-    if (locked) throw new ShoalError('FAILED_PRECONDITION', `another shoal daemon uses ${path}`, { cause: error });
-    throw withContext(error, {}, 'STATE_CORRUPT');
-  }
 }
 
 /** Adopts mounts whose readers the trap still holds back; takes away those that nobody can serve any more. */

@@ -1,4 +1,3 @@
-import type { Clock } from '../clock.ts';
 import type { ChunkPlace, ExplainReport, Holder, LayerFacts } from '../control/explain.ts';
 import type { ControlRoute } from '../control/server.ts';
 import { type Digest, digestBytes, parseDigest } from '../core/digest.ts';
@@ -22,7 +21,6 @@ interface Components {
   readonly blobs: BlobStore;
   readonly images: Pick<ImageRecords, 'list' | 'namesOf'>;
   readonly ledger: FetchLedger;
-  readonly clock: Clock;
   /** Without a swarm there is none. */
   readonly directory?: Pick<PeerDirectory, 'peers' | 'find' | 'haveMap'> | undefined;
 }

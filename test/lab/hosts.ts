@@ -21,7 +21,9 @@ export interface LabHost {
   readonly shoal: LabShoal;
   readonly containerd: LabContainerd;
   status(): Promise<StatusReport>;
-  /** Pulls the image unless it is here, and runs a script in a container of it. */
+  /** Pulls the image through the CRI: its manifest and the indexes of its layers. */
+  pull(image: string): Promise<void>;
+  /** Pulls the image unless that was done, and runs a script in a container of it. */
   run(image: string, script: string): Promise<CommandResult>;
   /** Ends the daemon in this way and starts it anew on its state. */
   restart(signal?: NodeJS.Signals): Promise<void>;
@@ -168,6 +170,10 @@ async function startHost(
     },
   );
   const pulled = new Set<string>();
+  const pull = async (image: string): Promise<void> => {
+    if (!pulled.has(image)) await containerd.criPull(image);
+    pulled.add(image);
+  };
   let runs = 0;
   return {
     name,
@@ -180,9 +186,9 @@ async function startHost(
       return shoal;
     },
     status: () => shoal.get<StatusReport>('/v1/status'),
+    pull,
     async run(image, script) {
-      if (!pulled.has(image)) await containerd.criPull(image);
-      pulled.add(image);
+      await pull(image);
       runs += 1;
       return await runScript({ containerd }, { image, id: `${parts.name}-${name}-${runs}`, script });
     },

@@ -26,7 +26,7 @@ export function backgroundPolicy(
   const { fallback, rules } = init;
   const longestFirst = rules.toSorted((a, b) => b.pattern.length - a.pattern.length);
   const policies = images.map((image): BackgroundPolicy => {
-    const rule = longestFirst.find(({ pattern }) => matches(pattern, image));
+    const rule = longestFirst.find(({ pattern }) => matchesPattern(pattern, image));
     return {
       enabled: rule?.enabled ?? fallback.enabled,
       bytesPerSecond: rule?.bytesPerSecond ?? fallback.bytesPerSecond,
@@ -39,8 +39,8 @@ export function backgroundPolicy(
   return fastestFirst[0] ?? { ...fallback, enabled: false, group: '' };
 }
 
-/** Compares piece by piece, so that a pattern of many stars costs no more than its length times the name's. */
-function matches(pattern: string, name: string): boolean {
+/** `*` stands for any characters. Compares piece by piece: many stars cost no more than the pattern's length times the name's. */
+export function matchesPattern(pattern: string, name: string): boolean {
   const [head = '', ...rest] = pattern.split('*');
   if (rest.length === 0) return pattern === name;
   const tail = rest.pop() as string;
