@@ -48,6 +48,7 @@ export async function startShoal(init: {
   );
   await answers.catch(async (error) => {
     await daemon.stop('SIGKILL');
+    if (error instanceof Error) error.message += `\n${(await readFile(daemon.logPath, 'utf8')).slice(-2_000)}`;
     throw error;
   });
   if (daemon.child.exitCode !== null) {
