@@ -169,7 +169,7 @@ export const CONFIG_SCHEMA = {
           type: 'boolean',
           default: true,
           description:
-            'Fetch what a start is likely to read before it is asked for: what the image itself marks (eStargz landmark), and what an earlier start on this node read.',
+            'Fetch what a start is likely to read before it is asked for: what the image itself marks (eStargz landmark), the program of its config with the libraries it names, and what an earlier start on this node read.',
         },
         background: {
           type: 'boolean',
