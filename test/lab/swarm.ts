@@ -52,6 +52,20 @@ export async function billOf(hosts: readonly LabHost[]): Promise<SwarmBill> {
   return { bytes, fetchedBytes, distinctBytes: [...lengths.values()].reduce((sum, length) => sum + length, 0) };
 }
 
+/** What `work` cost: the difference of two bills of these hosts, once all have come to rest. Daemons must not restart. */
+export async function spent(hosts: readonly LabHost[], work: () => Promise<unknown>): Promise<SwarmBill> {
+  const before = await billOf(hosts);
+  await work();
+  await settled(hosts);
+  const after = await billOf(hosts);
+  const bytes = Object.entries(after.bytes).map(([name, given]) => [name, given - (before.bytes[name] ?? 0)]);
+  return {
+    bytes: Object.fromEntries(bytes) as Record<string, number>,
+    fetchedBytes: after.fetchedBytes - before.fetchedBytes,
+    distinctBytes: after.distinctBytes - before.distinctBytes,
+  };
+}
+
 /** Waits until nothing is fetched any more anywhere and what came is on disk and announced. */
 export async function settled(hosts: readonly LabHost[]): Promise<void> {
   let last = '';
@@ -66,7 +80,7 @@ export async function settled(hosts: readonly LabHost[]): Promise<void> {
       // presence is flushed after one second, announcements follow within two
       return same >= 14;
     },
-    60_000,
+    300_000,
   );
 }
 
