@@ -70,7 +70,9 @@ export async function startNode(
     throw new ShoalError('CONFIG_INVALID', 'a swarm port needs a swarm key: set swarm.key_file');
   }
   try {
-    return new Node(await createNode(components, init, init.key), peerIdFromPrivateKey(init.privateKey));
+    const libp2p = await createNode(components, init, init.key);
+    await libp2p.use(KAD_PROTOCOL, limitBytes);
+    return new Node(libp2p, peerIdFromPrivateKey(init.privateKey));
   } catch (cause) {
     const where = `${init.listen.host}:${init.listen.port}`;
     throw new ShoalError('UNAVAILABLE', `the swarm can't listen on ${where}: ${(cause as Error).message}`, { cause });
@@ -136,6 +138,20 @@ async function createNode(
         })(withDatastore(libp2p, datastore)) as KadDHT,
     },
   })) as unknown as Libp2p<Services>;
+}
+
+/** Resets a stream of kad-dht that carries more than its messages need. */
+function limitBytes(
+  stream: Stream,
+  connection: Connection,
+  next: (stream: Stream, connection: Connection) => void,
+): void {
+  let bytes = 0;
+  stream.addEventListener('message', ({ data }) => {
+    bytes += data.byteLength;
+    if (bytes > SWARM_LIMITS.kadStreamBytes) stream.abort(new ShoalError('PEER_PROTOCOL', 'too much on one stream'));
+  });
+  next(stream, connection);
 }
 
 function refuseValue(): never {

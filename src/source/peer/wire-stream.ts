@@ -137,8 +137,8 @@ export function serveStream(
 
 function listen(stream: Stream, onFrame: (frame: Frame) => void, onOffence: (error: ShoalError) => void): void {
   const parser = createFrameParser();
-  // One who leaves its window full without reading costs no more than that window.
-  stream.maxReadBufferLength = 2 * SWARM_LIMITS.streamWindowBytes;
+  // What comes while reading pauses: no more than the window, unless the peer ignores it.
+  stream.maxReadBufferLength = SWARM_LIMITS.streamWindowBytes;
   stream.addEventListener('message', ({ data }) => {
     if (stream.status !== 'open') return;
     try {
