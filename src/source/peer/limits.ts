@@ -19,8 +19,8 @@ export const SWARM_LIMITS = {
   zoneBytes: 64,
 
   // streams and connections
-  /** Streams of our protocol that one peer may open at a time: requests, announcements, and one spare of each. */
-  streamsPerPeer: 4,
+  /** Streams of our protocol that one peer may open at a time: requests, announcements, and one that replaces another. */
+  streamsPerPeer: 3,
   /** Streams of kad-dht that one peer may open at a time; a query opens one per message. */
   kadStreamsPerPeer: 8,
   /** Bytes one stream of kad-dht may carry: a message takes 4 KiB, and the library would buffer 4 MiB of one. */
@@ -92,9 +92,9 @@ const PEER_BYTES = 512;
 /** What the swarm may take at most, in bytes, when every peer behaves as badly as the limits let it. */
 export function worstCaseBytes(init: { connections: number; records: number }): number {
   const { streamsPerPeer, streamWindowBytes, frameBytes, kadStreamsPerPeer, kadStreamBytes } = SWARM_LIMITS;
-  // A stream of ours keeps what is unread, one frame in parts, and one answer.
+  // A stream of ours keeps up to two windows unread, one frame in parts, and one answer.
   const perConnection =
-    CONNECTION_BYTES + streamsPerPeer * (streamWindowBytes + 2 * frameBytes) + kadStreamsPerPeer * kadStreamBytes;
+    CONNECTION_BYTES + streamsPerPeer * 2 * (streamWindowBytes + frameBytes) + kadStreamsPerPeer * kadStreamBytes;
   const ledger = CLAIM_LIMITS.chunks * LEDGER_BYTES.chunk + CLAIM_LIMITS.members * LEDGER_BYTES.member;
   const own = SWARM_LIMITS.announceQueue * 32;
   return (
