@@ -41,10 +41,15 @@ export function cidOf(digest: Digest): CID {
 }
 
 /** Ids that the library's own search gives. */
-export async function stockFind(node: Libp2p<{ dht: KadDHT }>, digest: Digest, forMs = 5_000): Promise<string[]> {
+export async function stockFind(node: Libp2p<{ dht: KadDHT }>, digest: Digest, forMs = 10_000): Promise<string[]> {
   const found = new Set<string>();
-  for await (const event of node.services.dht.findProviders(cidOf(digest), { signal: AbortSignal.timeout(forMs) })) {
-    if (event.name === 'PROVIDER') for (const { id } of event.providers) found.add(id.toString());
+  const signal = AbortSignal.timeout(forMs);
+  try {
+    for await (const event of node.services.dht.findProviders(cidOf(digest), { signal })) {
+      if (event.name === 'PROVIDER') for (const { id } of event.providers) found.add(id.toString());
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
   }
   return [...found].sort();
 }
