@@ -6,8 +6,6 @@
 const socketPath = { type: 'string', pattern: '^/.', maxLength: 107 } as const;
 const absolutePath = { type: 'string', pattern: '^/.' } as const;
 
-const hostAndPort = { type: 'string', pattern: '^(\\[[0-9a-fA-F:.]+\\]|[^:\\s]+):[0-9]{1,5}$' } as const;
-
 const REGISTRY = {
   type: 'object',
   additionalProperties: false,
@@ -245,46 +243,74 @@ export const CONFIG_SCHEMA = {
     swarm: {
       type: 'object',
       additionalProperties: false,
-      description:
-        'Neighbours: nodes that give each other what they hold. Off until `listen` is set. Whoever has the key can read what this node shares.',
+      description: 'Other nodes as a source. Off until `listen` is set.',
       properties: {
         listen: {
-          ...hostAndPort,
-          description: 'Address and port (`10.0.0.5:7400`, `0.0.0.0:7400`) of the swarm. Needs `key_file`.',
-        },
-        key_file: {
-          ...absolutePath,
-          description: 'The secret all nodes share, readable by its owner only; `shoal swarm key generate` makes one.',
-        },
-        bootstrap: {
-          type: 'array',
-          items: { type: 'string', minLength: 1 },
-          default: [],
-          description:
-            'Where to look for other nodes: `host:port` or `/dns4/NAME/tcp/PORT`, a name may stand for many addresses. Nodes that were met once are remembered.',
-        },
-        address: {
           type: 'string',
-          description: 'Address under which others reach this node, where `listen` does not name it.',
+          pattern: '^([0-9.]+|\\[[0-9a-fA-F:]+\\]):[0-9]{1,5}$',
+          description:
+            'Address and port for the peers of the swarm, `0.0.0.0:7946` say; turns the swarm on and needs `key_file`.',
         },
         data_port: {
           type: 'integer',
-          minimum: 0,
+          minimum: 1,
           maximum: 65_535,
-          default: 0,
-          description: 'TCP port of the chunk server; 0: any that is free.',
+          default: 7947,
+          description: 'Port, at the same address, that gives chunks to peers over TLS.',
+        },
+        key_file: {
+          ...absolutePath,
+          description:
+            'The secret all nodes of the swarm have, readable by its owner only: `shoal swarm key generate`. Without it nobody gets a byte.',
+        },
+        bootstrap: {
+          type: 'array',
+          items: { type: 'string', minLength: 1, maxLength: 300 },
+          default: [],
+          description:
+            'Where to look for other nodes: `host:port` (all addresses of a name are tried, and looked up again) or `/ip4/…/tcp/…`.',
         },
         zone: {
           type: 'string',
+          pattern: '^[ -~]{0,64}$',
           default: '',
-          description: 'Rack, zone or site of this node: neighbours with the same label are asked first.',
+          description: 'Label of the rack or zone this node is in; nodes with the same one are preferred.',
+        },
+        replication: {
+          type: 'integer',
+          minimum: 3,
+          maximum: 5,
+          default: 3,
+          description: 'How many nodes keep the record of who has a chunk.',
+        },
+        connections_max: {
+          type: 'integer',
+          minimum: 40,
+          maximum: 4_000,
+          default: 256,
+          description: 'Connections to other nodes that are kept open; more nodes than that are dialled when needed.',
+        },
+        records_max: {
+          type: 'integer',
+          minimum: 10_000,
+          maximum: 10_000_000,
+          default: 1_000_000,
+          description: 'Records of who has what that this node keeps for the swarm, at most 120 bytes each.',
+        },
+        memory_bytes_max: {
+          type: 'integer',
+          minimum: 67_108_864,
+          maximum: 68_719_476_736,
+          default: 1_073_741_824,
+          description:
+            'What the limits above may add up to when every peer behaves as badly as it can; a configuration that passes it is refused.',
         },
         upload_bytes_per_second: {
           type: 'integer',
           minimum: 0,
           maximum: 100_000_000_000,
           default: 0,
-          description: 'What neighbours may take of this node a second, all together; 0: no limit.',
+          description: 'What all neighbours together may take of this node a second; 0: no limit.',
         },
         private_images: {
           type: 'array',
@@ -292,34 +318,6 @@ export const CONFIG_SCHEMA = {
           default: [],
           description:
             'Images (names as `shoal status` shows them, `*` for any characters) whose layers are neither announced nor given to neighbours.',
-        },
-        replication: {
-          type: 'integer',
-          minimum: 1,
-          maximum: 20,
-          default: 4,
-          description: 'Peers that keep the record of who has a chunk.',
-        },
-        connections_max: {
-          type: 'integer',
-          minimum: 8,
-          maximum: 2_000,
-          default: 256,
-          description: 'Connections to other nodes at a time.',
-        },
-        records_max: {
-          type: 'integer',
-          minimum: 1_000,
-          maximum: 10_000_000,
-          default: 1_000_000,
-          description: 'Records kept for others: who has which chunk.',
-        },
-        memory_bytes_max: {
-          type: 'integer',
-          minimum: 67_108_864,
-          maximum: 68_719_476_736,
-          default: 2_147_483_648,
-          description: 'Start is refused when the limits above may add up to more.',
         },
       },
     },

@@ -160,7 +160,7 @@ async function runAll(hosts: readonly LabHost[], image: string, script: string, 
 }
 
 async function swarmOf({ shoal }: LabHost): Promise<SwarmStatus> {
-  return await shoal.get<SwarmStatus>('/v1/swarm/peers');
+  return await shoal.get<SwarmStatus>('/v1/swarm');
 }
 
 async function originBytes(hosts: readonly LabHost[]): Promise<number> {

@@ -97,7 +97,7 @@ export async function connected(lab: LabHosts, hosts: readonly LabHost[], peers:
 
 /** Ids of the neighbours a daemon is connected with. */
 export async function peersOf(shoal: LabHost['shoal']): Promise<readonly { readonly id: string }[]> {
-  return (await shoal.get<SwarmStatus>('/v1/swarm/peers')).peers.filter(({ state }) => state === 'connected');
+  return (await shoal.get<SwarmStatus>('/v1/swarm')).peers.filter(({ state }) => state === 'connected');
 }
 
 async function addChunksOf(root: string, lengths: Map<string, number>): Promise<void> {

@@ -15,13 +15,14 @@ import { ping } from '@libp2p/ping';
 import { preSharedKey } from '@libp2p/pnet';
 import { tcp } from '@libp2p/tcp';
 import { yamux } from '@libp2p/yamux';
-import { multiaddr } from '@multiformats/multiaddr';
+import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { CID } from 'multiformats/cid';
 import * as raw from 'multiformats/codecs/raw';
 import * as multihash from 'multiformats/hashes/digest';
 import { ShoalError } from '../../errors.ts';
 import { VERSION } from '../../version.ts';
+import { classifyAddress } from '../address.ts';
 import { KEY_BYTES } from './chunk-key.ts';
 import { SWARM_LIMITS } from './limits.ts';
 import { hostAndPort, multiaddrText } from './multiaddrs.ts';
@@ -59,6 +60,8 @@ export interface SwarmNodeInit {
   /** `host` and `port` to listen on; port 0 takes any. */
   readonly listen: { readonly host: string; readonly port: number };
   readonly connectionsMax: number;
+  /** Whether peers may be at loopback addresses: only where this node is one of several on a host. */
+  readonly allowLoopback: boolean;
 }
 
 /** Starts the node. Throws CONFIG_INVALID without a key, UNAVAILABLE when it can't listen. */
@@ -70,7 +73,9 @@ export async function startNode(
     throw new ShoalError('CONFIG_INVALID', 'a swarm port needs a swarm key: set swarm.key_file');
   }
   try {
-    return new Node(await createNode(components, init, init.key), peerIdFromPrivateKey(init.privateKey));
+    const libp2p = await createNode(components, init, init.key);
+    await libp2p.use(KAD_PROTOCOL, limitBytes);
+    return new Node(libp2p, peerIdFromPrivateKey(init.privateKey));
   } catch (cause) {
     const where = `${init.listen.host}:${init.listen.port}`;
     throw new ShoalError('UNAVAILABLE', `the swarm can't listen on ${where}: ${(cause as Error).message}`, { cause });
@@ -102,6 +107,7 @@ async function createNode(
     ],
     connectionGater: {
       denyDialPeer: refuse,
+      denyDialMultiaddr: (address) => !isAllowed(address, init.allowLoopback),
       denyInboundEncryptedConnection: refuse,
       denyOutboundEncryptedConnection: refuse,
     },
@@ -136,6 +142,26 @@ async function createNode(
         })(withDatastore(libp2p, datastore)) as KadDHT,
     },
   })) as unknown as Libp2p<Services>;
+}
+
+/** Addresses come from other peers: none may send this node to link-local or metadata services, or to its own host. */
+function isAllowed(address: Multiaddr, allowLoopback: boolean): boolean {
+  const reach = classifyAddress(hostAndPort(address)?.host ?? '');
+  return reach === 'loopback' ? allowLoopback : reach !== 'forbidden';
+}
+
+/** Resets a stream of kad-dht that carries more than its messages need. */
+function limitBytes(
+  stream: Stream,
+  connection: Connection,
+  next: (stream: Stream, connection: Connection) => void,
+): void {
+  let bytes = 0;
+  stream.addEventListener('message', ({ data }) => {
+    bytes += data.byteLength;
+    if (bytes > SWARM_LIMITS.kadStreamBytes) stream.abort(new ShoalError('PEER_PROTOCOL', 'too much on one stream'));
+  });
+  next(stream, connection);
 }
 
 function refuseValue(): never {

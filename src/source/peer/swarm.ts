@@ -7,6 +7,7 @@ import type { Clock } from '../../clock.ts';
 import { createClaimLedger } from '../../core/policy/claim-ledger.ts';
 import { createRateLimit } from '../../core/policy/rate-limit.ts';
 import type { Logger } from '../../log.ts';
+import { classifyAddress } from '../address.ts';
 import { type Announcer, startAnnouncer } from './announcer.ts';
 import { type Bans, createBans } from './bans.ts';
 import type { BootstrapEntry } from './bootstrap.ts';
@@ -102,7 +103,13 @@ export async function startSwarm(
   });
   const node: SwarmNode = await startNode(
     { datastore, isRefused: (id) => bans.has(id) },
-    { privateKey, key: init.key, listen: init.listen, connectionsMax: init.connectionsMax },
+    {
+      privateKey,
+      key: init.key,
+      listen: init.listen,
+      connectionsMax: init.connectionsMax,
+      allowLoopback: [init.listen.host, ...init.bootstrap.map(({ host }) => host)].some(isLoopback),
+    },
   );
   try {
     const { dataPort, fingerprint, zone } = init;
@@ -174,6 +181,10 @@ async function assemble(parts: Parts, init: SwarmInit & { instance: Uint8Array }
     { replication: init.replication },
   );
   return new RunningSwarm({ ...parts, links, ledger, claims, finder, announcer, membership, state });
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || classifyAddress(host) === 'loopback';
 }
 
 /** Stock announcements of one peer: as many records a second as it may send in batches. */
