@@ -41,7 +41,8 @@ export function createChunkClient(components: { identity: TlsIdentity }): ChunkC
 interface Line {
   readonly fingerprint: string;
   readonly pool: Pool;
-  /** Requests that may be kept open for long: not on all connections. */
+  /** Turns for requests that are answered at once, and for those that may be kept open: as many as connections. */
+  readonly requests: ByteBudget;
   readonly waits: ByteBudget;
 }
 
@@ -71,7 +72,7 @@ class PooledClient implements ChunkClient {
     const target = chunkTarget({ digest: ref.digest, urgency, waitMs: Math.floor(waitMs) });
     const ask = (): Promise<FetchedChunk> =>
       this.#budget.use(ref.length, turn, () => this.#exchange(line.pool, neighbour, { ref, target, signal }));
-    return await (waitMs > 0 ? line.waits.use(1, turn, ask) : ask());
+    return await (waitMs > 0 ? line.waits : line.requests).use(1, turn, ask);
   }
 
   async close(): Promise<void> {
@@ -119,8 +120,9 @@ class PooledClient implements ChunkClient {
   }
 
   #open(origin: string, fingerprint: string): Line {
+    const { clientRequests, clientWaits, clientForDemand: keptForUrgent } = DATA_LIMITS;
     const pool = new Pool(origin, {
-      connections: DATA_LIMITS.clientConnections,
+      connections: clientRequests + clientWaits,
       pipelining: 1,
       keepAliveTimeout: DATA_LIMITS.clientKeepAliveMs,
       keepAliveMaxTimeout: DATA_LIMITS.clientKeepAliveMs,
@@ -130,8 +132,8 @@ class PooledClient implements ChunkClient {
       bodyTimeout: 0,
       connect: pinned(this.#identity, fingerprint),
     });
-    const { clientWaits, clientDemandWaits } = DATA_LIMITS;
-    return { fingerprint, pool, waits: createByteBudget(clientWaits, { keptForUrgent: clientDemandWaits }) };
+    const requests = createByteBudget(clientRequests, { keptForUrgent });
+    return { fingerprint, pool, requests, waits: createByteBudget(clientWaits, { keptForUrgent }) };
   }
 }
 

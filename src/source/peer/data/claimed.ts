@@ -144,18 +144,10 @@ class ClaimedStore implements ChunkStore {
       hedges += 1;
       return (signal) => this.#outside(ref, within(options, signal));
     };
+    const hedgeAfterMs = (): number =>
+      asked.has('demand') ? hedging.holderDelayMs(ref.length) : CLAIM_WAIT_LIMITS.lookAgainMs;
     // A node that waits for another that is gone must not wait for ever, whatever it is told meanwhile.
-    const deadline = AbortSignal.timeout(Math.ceil(forMs));
-    try {
-      return await firstAnswer({
-        signal: AbortSignal.any([options.signal, deadline]),
-        next,
-        hedgeAfterMs: () => (asked.has('demand') ? hedging.holderDelayMs(ref.length) : CLAIM_WAIT_LIMITS.lookAgainMs),
-      });
-    } catch (error) {
-      if (options.signal.aborted || !deadline.aborted) throw error;
-      return undefined;
-    }
+    return await firstAnswer({ signal: options.signal, withinMs: forMs, next, hedgeAfterMs });
   }
 
   async #outside(ref: ChunkRef, options: GetOptions): Promise<Chunk> {

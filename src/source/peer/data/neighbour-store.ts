@@ -98,7 +98,7 @@ class Neighbours implements NeighbourStore {
     const { search, stop, session } = this.#search(ref, options);
     let asked = 0;
     const next = async (hedge: boolean): Promise<Attempt<Chunk> | undefined> => {
-      if (asked >= NEIGHBOUR_LIMITS.maxAsked || (hedge && options.urgency === 'prefetch')) return undefined;
+      if (asked >= NEIGHBOUR_LIMITS.maxAsked) return undefined;
       const holder = await search();
       if (holder === undefined) return undefined;
       asked += 1;
@@ -106,7 +106,8 @@ class Neighbours implements NeighbourStore {
       return (signal) => this.#ask(holder, ref, { options, signal, waitMs: 0, session });
     };
     try {
-      const hedgeAfterMs = (): number => this.#components.hedging.neighbourDelayMs(ref.length);
+      const hedgeAfterMs = (): number | undefined =>
+        options.urgency === 'prefetch' ? undefined : this.#components.hedging.neighbourDelayMs(ref.length);
       const chunk = await firstAnswer({ signal: options.signal, next, hedgeAfterMs });
       if (chunk !== undefined) return chunk;
     } finally {
