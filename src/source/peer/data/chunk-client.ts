@@ -1,3 +1,4 @@
+import { createSecureContext, type SecureContext } from 'node:tls';
 import { buildConnector, Pool } from 'undici';
 import { type ByteBudget, createByteBudget } from '../../../core/byte-budget.ts';
 import { type Chunk, type ChunkRef, verifyChunk } from '../../../core/chunk.ts';
@@ -47,14 +48,16 @@ interface Line {
 }
 
 class PooledClient implements ChunkClient {
-  readonly #identity: TlsIdentity;
+  readonly #context: SecureContext;
   /** By address and port; least recently used first. */
   readonly #lines = new Map<string, Line>();
   readonly #budget: ByteBudget;
   #closed = false;
 
   constructor(identity: TlsIdentity) {
-    this.#identity = identity;
+    const { key, cert } = identity;
+    // Made once: parsing key and certificate takes longer than the handshake.
+    this.#context = createSecureContext({ key, cert, minVersion: 'TLSv1.3', ecdhCurve: 'X25519:P-256' });
     const most = DATA_LIMITS.clientInFlightBytes;
     this.#budget = createByteBudget(most, { keptForUrgent: most / 4 });
   }
@@ -130,7 +133,7 @@ class PooledClient implements ChunkClient {
       // The exchange has its own deadlines.
       headersTimeout: 0,
       bodyTimeout: 0,
-      connect: pinned(this.#identity, fingerprint),
+      connect: pinned(this.#context, fingerprint),
     });
     const requests = createByteBudget(clientRequests, { keptForUrgent });
     return { fingerprint, pool, requests, waits: createByteBudget(clientWaits, { keptForUrgent }) };
@@ -138,16 +141,13 @@ class PooledClient implements ChunkClient {
 }
 
 /** Connects, and hands the connection over only when the other side showed the certificate with this fingerprint. */
-function pinned(identity: TlsIdentity, fingerprint: string): buildConnector.connector {
+function pinned(context: SecureContext, fingerprint: string): buildConnector.connector {
   const connect = buildConnector({
     timeout: DATA_LIMITS.connectMs,
     allowH2: false,
     // A resumed session would be checked by its ticket; a handshake costs 1 ms on a LAN.
     maxCachedSessions: 0,
-    key: identity.key,
-    cert: identity.cert,
-    minVersion: 'TLSv1.3',
-    ecdhCurve: 'X25519:P-256',
+    secureContext: context,
     // Certificates sign themselves: the pin is the check.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,

@@ -36,12 +36,12 @@ export const DATA_LIMITS = {
   /** Slowest transfer a server bears with, bytes per ms: progressBytes per progressMs. */
   minBytesPerMs: 32,
 
-  /** Requests under way at one neighbour for chunks it has: the slots of its server. */
-  clientRequests: 16,
+  /** Requests under way at one neighbour for chunks it has: more connections cost handshakes and are not faster. */
+  clientRequests: 8,
   /** Requests under way at one neighbour that may be kept open: on connections of their own, as they may take seconds. */
-  clientWaits: 16,
+  clientWaits: 8,
   /** … of either kind, these are for reads that somebody waits for. */
-  clientForDemand: 4,
+  clientForDemand: 2,
   /** Neighbours with a pool of connections; the one unused for longest goes. */
   clientPools: 64,
   /** Time to connect, TLS included, ms: a LAN, and a neighbour whose processors are busy. */
