@@ -29,7 +29,7 @@ export function createHolderSearch(
   const { directory, session, nobody, scores, clock } = components;
   const { ref, row, options } = init;
   const tried = new Set<string>();
-  const over = new AbortController();
+  let over: AbortController | undefined;
   let found: AsyncIterator<Neighbour> | undefined;
   let anyFound = false;
   let finished = false;
@@ -45,8 +45,10 @@ export function createHolderSearch(
   function begin(): AsyncIterator<Neighbour> | undefined {
     if (nobody.has(ref.digest, clock.nowMs()) || !session.worthFinding()) return undefined;
     const { findDemandMs, findPrefetchMs } = SESSION_LIMITS;
-    deadline = setTimeout(() => over.abort(), options.urgency === 'prefetch' ? findPrefetchMs : findDemandMs);
-    return directory.find(ref.digest, { signal: over.signal })[Symbol.asyncIterator]();
+    const ending = new AbortController();
+    over = ending;
+    deadline = setTimeout(() => ending.abort(), options.urgency === 'prefetch' ? findPrefetchMs : findDemandMs);
+    return directory.find(ref.digest, { signal: ending.signal })[Symbol.asyncIterator]();
   }
 
   async function byDirectory(): Promise<Neighbour | undefined> {
@@ -90,7 +92,7 @@ export function createHolderSearch(
       stopped = true;
       clearTimeout(deadline);
       if (found === undefined) return;
-      if (!finished) over.abort();
+      if (!finished) over?.abort();
       void found?.return?.(undefined)?.catch(() => {});
     },
   };

@@ -36,8 +36,8 @@ export const DATA_LIMITS = {
   /** Slowest transfer a server bears with, bytes per ms: progressBytes per progressMs. */
   minBytesPerMs: 32,
 
-  /** Requests under way at one neighbour for chunks it has: more connections cost handshakes and are not faster. */
-  clientRequests: 8,
+  /** Requests under way at one neighbour for chunks it has: a LAN is full with these, and each costs a handshake. */
+  clientRequests: 4,
   /** Requests under way at one neighbour that may be kept open: on connections of their own, as they may take seconds. */
   clientWaits: 8,
   /** … of either kind, these are for reads that somebody waits for. */
@@ -45,9 +45,9 @@ export const DATA_LIMITS = {
   /** Neighbours with a pool of connections; the one unused for longest goes. */
   clientPools: 64,
   /** Time to connect, TLS included, ms: a LAN, and a neighbour whose processors are busy. */
-  connectMs: 2_000,
+  connectMs: 5_000,
   /** Longest wait for a connection to be there, ms: the pool gives up before. */
-  turnMs: 4_000,
+  turnMs: 8_000,
   /** Bytes of chunks under way from all neighbours; a quarter is for demand. */
   clientInFlightBytes: 256 * 1024 * 1024,
   /** Answers larger than this are refused whatever they say. */

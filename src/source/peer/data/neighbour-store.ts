@@ -121,7 +121,10 @@ class Neighbours implements NeighbourStore {
     return {
       has: () => false,
       get: async (ref, options) => {
-        const left = holders.filter(({ id }) => this.#scores.usable(id, this.#components.clock.nowMs()));
+        // One that rests comes last: nobody else may have it.
+        const nowMs = this.#components.clock.nowMs();
+        const willing = holders.filter(({ id }) => !this.#scores.stats(id, nowMs).banned);
+        const left = willing.toSorted((a, b) => Number(this.#rests(a)) - Number(this.#rests(b)));
         const next = async (hedge: boolean): Promise<Attempt<Chunk> | undefined> => {
           // Others wait for the same node: asking them as well would not be faster.
           const holder = hedge ? undefined : left.shift();
@@ -148,6 +151,10 @@ class Neighbours implements NeighbourStore {
   async close(): Promise<void> {
     this.#closed = true;
     this.#sessions.clear();
+  }
+
+  #rests({ id }: Neighbour): boolean {
+    return !this.#scores.usable(id, this.#components.clock.nowMs());
   }
 
   #search(
