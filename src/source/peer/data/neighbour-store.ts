@@ -197,6 +197,7 @@ class Neighbours implements NeighbourStore {
     const { id } = neighbour;
     const urgency = init.options.urgency ?? 'demand';
     this.#scores.started(id);
+    const startedMs = clock.nowMs();
     let outcome: Outcome | undefined;
     try {
       const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, { signal, urgency, waitMs });
@@ -209,7 +210,11 @@ class Neighbours implements NeighbourStore {
       session.add(neighbour);
       return chunk;
     } catch (error) {
-      outcome = signal.aborted ? undefined : this.#failure(neighbour, ref, error, session);
+      if (!signal.aborted) outcome = this.#failure(neighbour, ref, error, session);
+      // Aborted although the read goes on: it was too slow.
+      else if (!init.options.signal.aborted && waitMs === 0) {
+        outcome = { kind: 'slow', afterMs: clock.nowMs() - startedMs };
+      }
       throw error;
     } finally {
       this.#scores.ended(id, outcome, clock.nowMs());
