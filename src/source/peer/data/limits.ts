@@ -28,8 +28,6 @@ export const DATA_LIMITS = {
   maxHeaders: 16,
   /** The path: the longest is `/chunk/sha512/<128 digits>?wait=…&prefetch`. */
   maxPathLength: 192,
-  /** A request that is not one of ours is an offence; after so many the connection is closed (B10). */
-  maxOffences: 3,
   /** Idle connections end, ms: the client's keep-alive is shorter, so that it never writes to one that is closing. */
   serverKeepAliveMs: 60_000,
   clientKeepAliveMs: 45_000,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
-import { connect as connectTcp } from 'node:net';
+import { connect as connectTcp, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect, type TLSSocket } from 'node:tls';
@@ -31,11 +31,12 @@ async function holderOf(
 }
 
 /** A raw TLS connection to a member's server. */
-async function dial(to: Member, identity?: TlsIdentity): Promise<TLSSocket> {
+async function dial(to: Member, identity?: TlsIdentity, carrier?: Socket): Promise<TLSSocket> {
   const socket = connect({
     host: to.self.address,
     port: to.self.dataPort,
     rejectUnauthorized: false,
+    ...(carrier === undefined ? {} : { socket: carrier }),
     ...(identity === undefined ? {} : { key: identity.key, cert: identity.cert }),
   });
   socket.on('error', () => {});
@@ -65,10 +66,13 @@ test('who is not a neighbour learns nothing and is not sent more than it sent', 
   await using _ = stack;
   const digest = blob.table.row(0).digest;
   for (const identity of [undefined, makeTlsIdentity()]) {
-    const socket = await dial(holder, identity);
+    const carrier = connectTcp(holder.self.dataPort, holder.self.address).on('error', () => {});
+    const socket = await dial(holder, identity, carrier);
     const heard = await say(socket, `GET ${path(digest)} HTTP/1.1\r\nhost: x\r\n\r\n`, 1_000);
     assert.equal(heard, '');
     assert.equal(socket.destroyed, true);
+    // S16: a handshake is all there is, and who starts it pays as much.
+    assert.ok(carrier.bytesRead <= 1.1 * carrier.bytesWritten, `${carrier.bytesRead} of ${carrier.bytesWritten}`);
   }
   const raw = connectTcp(holder.self.dataPort, holder.self.address);
   let got = 0;
@@ -98,7 +102,7 @@ test('only TLS 1.3 is spoken', { timeout: 30_000 }, async () => {
   assert.equal(failed, true);
 });
 
-test('nothing but a request for a chunk has an effect, and three others close the connection', {
+test('nothing but a request for a chunk has an effect, and anything else ends the connection', {
   timeout: 60_000,
 }, async () => {
   const blob = testBlob(randomChunks(1, 5_000));
@@ -126,6 +130,7 @@ test('nothing but a request for a chunk has an effect, and three others close th
     const socket = await dial(holder, reader.identity);
     const heard = await say(socket, `${line}\r\nhost: x\r\n\r\n`, 100);
     assert.match(heard, /^(HTTP\/1\.1 404 Not Found\r\n|$)/, line);
+    assert.equal(socket.destroyed || socket.readableEnded, true, line);
     socket.destroy();
   }
   const withBody = await dial(holder, reader.identity);
@@ -246,9 +251,6 @@ test('a request waits for a chunk that is on its way here, and no longer', { tim
   gate.resolve();
   assert.equal((await waiting).chunk.digest, device.ref(1).digest);
   await own;
-  outside.before = async () => {
-    throw new Error('the registry is gone');
-  };
   assert.equal(outside.gets.length, 3);
 });
 
@@ -301,7 +303,7 @@ test('uploads stay within their budget, and a neighbour that asks too much is to
   );
   const rate = ((holder.server.stats().bytes - before.bytes) * 1_000) / (performance.now() - before.ms);
   assert.ok(
-    rate <= 1.05 * bytesPerSecond && rate >= 0.85 * bytesPerSecond,
+    rate <= 1.05 * bytesPerSecond && rate >= 0.5 * bytesPerSecond,
     `${rate} B/s of ${bytesPerSecond}, busy ${busy}`,
   );
 });
