@@ -118,7 +118,7 @@ function cascadeOf(
   { directory, client }: { directory: PeerDirectory; client: ReturnType<typeof createChunkClient> },
 ): { inner: ChunkStore; neighbours: NeighbourStore; close: () => Promise<void> } {
   const { blobs, localStep, outside, counted, ledger, clock, log } = components;
-  const hedging = createHedging();
+  const hedging = createHedging({ sharers: () => directory.peers().length + 1 });
   const table = (blob: Digest) => blobs.opened(blob)?.table;
   const neighbours = createNeighbourStore({
     directory,
