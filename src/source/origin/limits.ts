@@ -44,8 +44,14 @@ export const TOKEN_LIMITS = {
   /** Validity when the answer names none (distribution spec, token.md). */
   defaultLifetimeMs: 60_000,
   maxLifetimeMs: 24 * 3_600_000,
-  /** Part of its validity for which a token is used. */
-  useFraction: 0.8,
+  /** Part of its validity after which a token is replaced while it is used on. */
+  refreshFraction: 0.7,
+  /** Part of its validity for which a token is used: clocks and requests under way take the rest. */
+  useFraction: 0.9,
+  /** After everything we have was refused nobody asks for this long: a changed password counts soon, no account is locked. */
+  refusedRest: { firstMs: 1_000, longestMs: 10_000 },
+  /** Challenges that one request answers: one per credential tried. */
+  maxAnswers: 8,
   /** One token request with its retries; shared by all who wait for it. */
   flightTimeoutMs: 30_000,
   /** Remembered authorizations, one per repository. */

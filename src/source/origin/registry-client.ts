@@ -9,7 +9,7 @@ import type { Logger } from '../../log.ts';
 import type { UrlPolicy } from '../url-policy.ts';
 import { BlobReader, type BlobTail, requireIdentity } from './blob-reader.ts';
 import { parseContentLength } from './content-range.ts';
-import type { CredentialSource } from './credentials.ts';
+import type { CredentialChain } from './credentials.ts';
 import { REGISTRY_LIMITS } from './limits.ts';
 import { type RetryInit, withRetries } from './retry.ts';
 import { RegistrySession, type SessionRequest } from './session.ts';
@@ -57,6 +57,8 @@ export interface RegistryClient {
   blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail>;
   /** A small blob as a whole, such as the image config, verified. Throws INVALID_MANIFEST for wrong bytes. */
   config(repository: Repository, descriptor: { digest: Digest; size: number }, options: Options): Promise<Uint8Array>;
+  /** There are new credentials for this repository: refusals of the former ones are forgotten. */
+  renewed(repository: Repository): void;
   /** Cuts all connections; calls under way fail. Idempotent. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -65,7 +67,7 @@ export interface RegistryClient {
 /** What the client is made of; `random` (in [0, 1)) is the jitter of retries. */
 export interface RegistryClientComponents {
   readonly policy: UrlPolicy;
-  readonly credentials: CredentialSource;
+  readonly credentials: CredentialChain;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random?: () => number;
@@ -168,6 +170,10 @@ class Client implements RegistryClient {
     const bytes = await this.#blobs.whole(repository, digest, size, signal);
     verify(bytes, digest, 'config');
     return bytes;
+  }
+
+  renewed(repository: Repository): void {
+    this.#tokens.renewed(repository);
   }
 
   async close(): Promise<void> {

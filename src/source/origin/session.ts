@@ -2,8 +2,10 @@ import type { Clock } from '../../clock.ts';
 import { ShoalError } from '../../errors.ts';
 import type { OnBytes } from '../../image/layer-reader.ts';
 import type { ApprovedUrl, UrlPolicy } from '../url-policy.ts';
+import { TOKEN_LIMITS } from './limits.ts';
 import { RedirectCache } from './redirect-cache.ts';
 import { parseRetryAfter } from './retry.ts';
+import type { Secret } from './secret.ts';
 import type { TokenSource } from './token.ts';
 import type { BodyPlan, Exchange, ResponseHeaders, Transport } from './transport.ts';
 
@@ -55,22 +57,24 @@ export class RegistrySession {
     return await this.#follow(request, key, target, await this.#exchange(target, request));
   }
 
-  /** Bounded: the policy counts hops, and a challenge is answered once. */
+  /** Bounded: the policy counts hops, and each answer to a challenge uses a credential up. */
   async #follow(request: SessionRequest, key: string, first: ApprovedUrl, answer: Answer): Promise<Exchange> {
     let target = first;
     let exchange = answer;
-    let challenged = false;
+    let answered = 0;
     for (;;) {
       const { status, headers } = exchange;
       if (isFinal(status)) {
         if (request.cacheRedirect === true && target.hops > 0) this.#redirects.set(key, target);
+        if (exchange.used !== undefined) this.#components.tokens.accepted(request, exchange.used);
         return exchange;
       }
       if (isRedirect(status)) {
+        if (exchange.used !== undefined) this.#components.tokens.accepted(request, exchange.used);
         if (headers.location === undefined) throw this.#refused(target, request, status, headers);
         target = this.#components.policy.redirect(target, headers.location);
-      } else if (status === 401 && target.credentials && !challenged) {
-        challenged = true;
+      } else if (status === 401 && target.credentials && answered < TOKEN_LIMITS.maxAnswers) {
+        answered += 1;
         await this.#components.tokens.answer(request, headers['www-authenticate'], exchange.used, request.signal);
       } else {
         throw this.#refused(target, request, status, headers);
@@ -80,7 +84,7 @@ export class RegistrySession {
   }
 
   async #exchange(target: ApprovedUrl, request: SessionRequest): Promise<Answer> {
-    const used = target.credentials ? this.#components.tokens.current(request) : undefined;
+    const used = target.credentials ? await this.#components.tokens.authorization(request, request) : undefined;
     const exchange = await this.#components.transport.request(target, {
       method: request.method,
       headers: {
@@ -112,7 +116,7 @@ export class RegistrySession {
 
 /** A response, and what its request was authorized with: a refused token differs from one replaced meanwhile. */
 interface Answer extends Exchange {
-  readonly used: ReturnType<TokenSource['current']>;
+  readonly used: Secret | undefined;
 }
 
 function isFinal(status: number): boolean {
