@@ -137,8 +137,16 @@ export const CONFIG_SCHEMA = {
           type: 'integer',
           minimum: 1,
           maximum: 20,
-          default: 4,
-          description: 'Tries of one request, the first included, with doubling waits between them.',
+          default: 20,
+          description: 'Most tries of one request, the first included, with doubling waits (at most 1 s) between them.',
+        },
+        retry_budget_ms: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 600_000,
+          default: 10_000,
+          description:
+            'How long a request goes on trying after its first failure. A registry that answers 429 or 503 is waited for longer.',
         },
         request_bytes_max: {
           type: 'integer',

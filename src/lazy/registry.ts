@@ -31,6 +31,7 @@ export function createConfiguredRegistry(
       headersTimeoutMs: fetch.stallTimeoutMs,
       stallTimeoutMs: fetch.stallTimeoutMs,
       attempts: fetch.attempts,
+      retryBudgetMs: fetch.retryBudgetMs,
       ...(fetch.ca === undefined ? {} : { ca: readNamedFile(fetch.ca, 'fetch.ca') }),
     },
   );

@@ -18,12 +18,14 @@ export const REGISTRY_LIMITS = {
   maxReadBytes: 256 * 1024 * 1024,
   /** An image config; the largest seen have 200 KiB. */
   maxConfigBytes: 8 * 1024 * 1024,
-  /** Tries of one request, first included. */
-  attempts: 4,
+  /** Tries of one request, first included, if its budget lasts that long. */
+  attempts: 20,
+  /** How long a request goes on trying after its first failure (F16): a registry that restarts is back by then. */
+  retryBudgetMs: 10_000,
   /** First wait between tries; doubles each time, plus up to as much jitter. */
   retryBaseMs: 100,
   /** Longest wait between tries. */
-  retryMaxMs: 5_000,
+  retryMaxMs: 1_000,
   /** A Retry-After beyond this fails at once: waiting is the caller's decision. */
   maxRetryAfterMs: 30_000,
   /** How long a blob's redirect is used again; presigned URLs live 5 to 20 minutes. */

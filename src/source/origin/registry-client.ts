@@ -11,6 +11,7 @@ import { BlobReader, type BlobTail, requireIdentity } from './blob-reader.ts';
 import { parseContentLength } from './content-range.ts';
 import type { CredentialChain } from './credentials.ts';
 import { REGISTRY_LIMITS } from './limits.ts';
+import { createRegistryGate, type RegistryGate } from './registry-gate.ts';
 import { type RetryInit, withRetries } from './retry.ts';
 import { RegistrySession, type SessionRequest } from './session.ts';
 import { createTokenSource, type TokenSource } from './token.ts';
@@ -94,6 +95,7 @@ class Client implements RegistryClient {
   readonly #init: RegistryClientInit;
   readonly #log: Logger;
   readonly #blobs: BlobReader;
+  readonly #gate: RegistryGate;
 
   constructor(components: RegistryClientComponents, init: RegistryClientInit) {
     this.#init = init;
@@ -102,6 +104,13 @@ class Client implements RegistryClient {
     this.#transport = createTransport(components, init);
     this.#tokens = createTokenSource({ ...components, ...this.#retry, transport: this.#transport });
     this.#session = new RegistrySession({ ...components, transport: this.#transport, tokens: this.#tokens });
+    const { attempts, connections, maxRetryAfterMs, retryBudgetMs } = { ...REGISTRY_LIMITS, ...init };
+    this.#gate = createRegistryGate(this.#retry, {
+      most: connections,
+      longestWaitMs: maxRetryAfterMs,
+      budgetMs: retryBudgetMs,
+      rests: attempts > 1,
+    });
     this.#blobs = new BlobReader((request) => this.#send(request));
   }
 
@@ -178,6 +187,7 @@ class Client implements RegistryClient {
 
   async close(): Promise<void> {
     this.#tokens.close();
+    this.#gate.close();
     await this.#transport.close();
   }
 
@@ -217,10 +227,11 @@ class Client implements RegistryClient {
       this.#retry,
       this.#init,
       signal,
-      () => this.#session.send(request),
+      (giveUpAtMs) => this.#gate.pass(request, (progress) => this.#session.send(request, progress), giveUpAtMs),
       (error, waitMs) => {
         this.#log.debug('registry request failed, trying again', { registry, path, error: error.message, waitMs });
       },
+      () => this.#gate.patienceMs(registry),
     );
   }
 }

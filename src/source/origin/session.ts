@@ -1,6 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { ShoalError } from '../../errors.ts';
 import type { OnBytes } from '../../image/layer-reader.ts';
+import type { Urgency } from '../../store/chunk-store.ts';
 import type { ApprovedUrl, UrlPolicy } from '../url-policy.ts';
 import { TOKEN_LIMITS } from './limits.ts';
 import { RedirectCache } from './redirect-cache.ts';
@@ -21,6 +22,8 @@ export interface SessionRequest {
   /** True for blobs: where the registry sends us is used again for a while. */
   readonly cacheRedirect?: boolean;
   readonly signal: AbortSignal;
+  /** Whether somebody waits for it; may change while it waits for its turn. */
+  readonly urgency?: Urgency | undefined;
   /** Told of an exact body as it arrives. */
   readonly onBytes?: OnBytes | undefined;
   /** Called for a 2xx or 416 answer; may throw to refuse it unread. */
@@ -44,21 +47,28 @@ export class RegistrySession {
     this.#redirects = new RedirectCache(components.clock);
   }
 
-  /** The final answer, 2xx or 416. Throws AUTH_REFUSED, REGISTRY_RESPONSE with its status, URL_REFUSED, SOURCE_FAILED. */
-  async send(request: SessionRequest): Promise<Exchange> {
+  /** The final answer, 2xx or 416; `onAnswer` is told when it begins. Throws AUTH_REFUSED, REGISTRY_RESPONSE with its status, URL_REFUSED, SOURCE_FAILED. */
+  async send(request: SessionRequest, onAnswer: () => void = () => {}): Promise<Exchange> {
     const key = `${request.registry}${request.path}`;
     const known = request.cacheRedirect === true ? this.#redirects.get(key) : undefined;
     if (known !== undefined) {
-      const exchange = await this.#exchange(known, request);
-      if (!isStale(exchange.status)) return await this.#follow(request, key, known, exchange);
+      const exchange = await this.#exchange(known, request, onAnswer);
+      if (!isStale(exchange.status)) return await this.#follow(request, key, known, exchange, onAnswer);
       this.#redirects.drop(key);
     }
     const target = this.#components.policy.registry(request.registry, request.path);
-    return await this.#follow(request, key, target, await this.#exchange(target, request));
+    const first = await this.#exchange(target, request, onAnswer);
+    return await this.#follow(request, key, target, first, onAnswer);
   }
 
   /** Bounded: the policy counts hops, and each answer to a challenge uses a credential up. */
-  async #follow(request: SessionRequest, key: string, first: ApprovedUrl, answer: Answer): Promise<Exchange> {
+  async #follow(
+    request: SessionRequest,
+    key: string,
+    first: ApprovedUrl,
+    answer: Answer,
+    onAnswer: () => void,
+  ): Promise<Exchange> {
     let target = first;
     let exchange = answer;
     let answered = 0;
@@ -79,11 +89,11 @@ export class RegistrySession {
       } else {
         throw this.#refused(target, request, status, headers);
       }
-      exchange = await this.#exchange(target, request);
+      exchange = await this.#exchange(target, request, onAnswer);
     }
   }
 
-  async #exchange(target: ApprovedUrl, request: SessionRequest): Promise<Answer> {
+  async #exchange(target: ApprovedUrl, request: SessionRequest, onAnswer: () => void): Promise<Answer> {
     const used = target.credentials ? await this.#components.tokens.authorization(request, request) : undefined;
     const exchange = await this.#components.transport.request(target, {
       method: request.method,
@@ -94,7 +104,11 @@ export class RegistrySession {
       },
       signal: request.signal,
       onBytes: request.onBytes,
-      plan: (status, headers) => (isFinal(status) ? request.plan(status, headers) : { kind: 'discard' }),
+      plan(status, headers) {
+        if (!isFinal(status)) return { kind: 'discard' };
+        onAnswer();
+        return request.plan(status, headers);
+      },
     });
     return { ...exchange, used };
   }
