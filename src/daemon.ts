@@ -5,6 +5,7 @@ import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
 import { backgroundPolicy } from './core/policy/background.ts';
+import { serveImageProxy } from './cri/image-proxy.ts';
 import type { ShoalError } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
@@ -15,6 +16,7 @@ import { createBlobOpener } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
 import { NEIGHBOUR } from './lazy/fetch-story.ts';
+import { createGivenCredentials } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -96,7 +98,8 @@ export async function runDaemon(
     stack.defer(() => images.flush());
 
     // The cascade: what this node has, then neighbours, then the origin.
-    const registry = createConfiguredRegistry(config, parts);
+    const given = createGivenCredentials((repository) => registry.renewed(repository));
+    const registry = createConfiguredRegistry(config, { ...parts, given: given.sources });
     stack.defer(() => registry.close());
     const origin = sourceCounters('origin');
     const local = sourceCounters('local');
@@ -169,7 +172,7 @@ export async function runDaemon(
       fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
     });
     const lazyLayers = createLazyLayers({
-      ...{ opener, manifests, runs, blobs, images, log },
+      ...{ opener, manifests, runs, blobs, images, given: given.labels, log },
       ...(hints === undefined ? {} : { hints }),
     });
     const platform = hostPlatform(process.arch);
@@ -199,11 +202,16 @@ export async function runDaemon(
       fetchedBytes: () => fetchedBytes,
     };
 
-    // The two sockets, last: who connects finds everything ready.
+    // The sockets, last: who connects finds everything ready.
     const snapshotter = await createSnapshotter({ store, lazyLayers, log }, { root });
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
+    if (config.cri.socket !== undefined) {
+      const { socket, containerdSocket } = config.cri;
+      const cri = await serveImageProxy({ pulls: given.pulls, log }, { socket, containerdSocket });
+      stack.defer(() => cri.close());
+    }
     const source = createStatusSource({ ...accounts, blobs, runs, images, mounts, trap }, { root, reason });
     const metrics = createMetricsRegistry();
     registerMetrics(metrics, { ...accounts, blobs, trap, faults, images });

@@ -37,6 +37,8 @@ export async function startRegistry(init: {
   netns?: string;
   /** Its address is reached from within that namespace only. */
   unreachable?: boolean;
+  /** A file of lines `user:bcrypt`: asks for a password. Read again when it changes. */
+  htpasswd?: string;
 }): Promise<LabRegistry> {
   const address = init.address ?? '127.0.0.1';
   const port = init.port ?? (await freePort(address));
@@ -50,6 +52,9 @@ export async function startRegistry(init: {
       'log: { level: warn, accesslog: { disabled: true } }',
       `storage: { filesystem: { rootdirectory: ${JSON.stringify(init.storage)} }, delete: { enabled: true } }`,
       `http: { addr: "${address}:${port}" }`,
+      ...(init.htpasswd === undefined
+        ? []
+        : [`auth: { htpasswd: { realm: lab, path: ${JSON.stringify(init.htpasswd)} } }`]),
       '',
     ].join('\n'),
   );
@@ -58,8 +63,9 @@ export async function startRegistry(init: {
   const daemon = startDaemon(command, args, { logPath, env: { OTEL_TRACES_EXPORTER: 'none' } });
   const url = `http://${address}:${port}/v2/`;
   await waitFor('docker-registry', async () => {
-    if (init.unreachable !== true) return (await fetch(url)).ok;
-    return (await run(...asked(init.netns, url))).status === 0;
+    if (init.unreachable === true) return (await run(...asked(init.netns, url))).status === 0;
+    const { status } = await fetch(url);
+    return status === 200 || (status === 401 && init.htpasswd !== undefined);
   });
   return { host: `${address}:${port}`, port, daemon, stop: async () => void (await daemon.stop()) };
 }
