@@ -17,6 +17,7 @@ import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
 import { NEIGHBOUR } from './lazy/fetch-story.ts';
 import { createGivenCredentials } from './lazy/given-credentials.ts';
+import { leaveAsFound, stopServing } from './lazy/handover.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -65,8 +66,6 @@ export interface RunningDaemon {
 
 /** Read-ahead of lazy mounts: one event then brings up to this much, see docs/design.md. */
 const READ_AHEAD_KB = 1024;
-/** Grace for readers that were answered with an error to let go of their file system at shutdown. */
-const LET_GO_MS = 8_000;
 
 /**
  * Starts everything `shoal serve` does and resolves when its sockets answer. Needs no network. Throws CONFIG_INVALID,
@@ -276,33 +275,4 @@ function ownersOf(store: MetaStore, byHand: readonly ManualMount[]): (run: strin
   const names = new Set([...store.idMap().keys()].map((id) => `s${id}`));
   for (const { run } of byHand) names.add(run);
   return (run) => names.has(run);
-}
-
-/** When the start fails: readers that a former daemon left waiting go on waiting, for one that starts. */
-async function leaveAsFound({ trap, runs }: { trap: KernelTrap; runs: LazyRuns }): Promise<void> {
-  if (runs.blobsInUse().size > 0) await trap.abandon();
-  else await trap.close();
-}
-
-/**
- * The orderly end (design §6): unmount first. Readers of a mount get an error; a file system that containers still use
- * keeps its trap, so that their cold reads wait for the next daemon instead of seeing holes.
- */
-async function stopServing(parts: { trap: KernelTrap; runs: LazyRuns; faults: FaultLoop; log: Logger }): Promise<void> {
-  const { trap, runs, faults, log } = parts;
-  const { held } = await runs.unmountAll();
-  if (held.length === 0) faults.stop();
-  const deadline = performance.now() + LET_GO_MS;
-  while (runs.stillAlive().length > held.length && performance.now() < deadline) await systemClock.sleep(20);
-  const alive = runs.stillAlive();
-  if (alive.length === 0) {
-    faults.stop();
-    await trap.close();
-    await faults.done;
-    return;
-  }
-  log.warn('containers still use lazy images: their cold reads wait until shoal is started again', {
-    runs: alive.join(','),
-  });
-  await trap.abandon();
 }
