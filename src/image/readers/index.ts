@@ -2,10 +2,12 @@ import { ShoalError, withContext } from '../../errors.ts';
 import type { LayerContent, LayerDescriptor, LayerReader, RangedBlob } from '../layer-reader.ts';
 import { createEstargzReader, type EstargzLimits } from './estargz.ts';
 import { cacheTail } from './tail-cache.ts';
+import { createZstdchunkedReader } from './zstdchunked.ts';
 
 /** A reader of every format shoal knows, in the order they are asked. */
 export function createLayerReaders(init: { estargz?: Partial<EstargzLimits> } = {}): readonly LayerReader[] {
-  return [createEstargzReader(init.estargz === undefined ? {} : { limits: init.estargz })];
+  const limits = init.estargz === undefined ? {} : { limits: init.estargz };
+  return [createEstargzReader(limits), createZstdchunkedReader(limits)];
 }
 
 /**
