@@ -95,7 +95,7 @@ export class ChunkTableBuilder {
       throw invalid(`chunk ${index} has a compressed length of ${chunk.extentLength}`);
     }
     if (!(end <= this.#compressedSize)) throw invalid(`chunk ${index} passes the end of the blob`);
-    const needed = chunk.innerOffset + chunk.length;
+    const needed = Math.max(chunk.innerOffset + chunk.length, chunk.decodedLength ?? 0);
     if (needed > 2 * MAX_CHUNK_BYTES) throw invalid(`chunk ${index} lies too deep in its compressed range`);
     if (chunk.codec === 'none' && needed > chunk.extentLength) {
       throw invalid(`chunk ${index} passes the end of its uncompressed range`);

@@ -77,6 +77,7 @@ export function decodeChunkTable(bytes: Uint8Array): ChunkTable {
         extentLength: view.getUint32(extentAt + 8, true),
         codec,
         innerOffset: view.getUint32(at + 12, true),
+        decodedLength: view.getUint32(extentAt + 12, true),
       },
       bytes.subarray(at + 16, at + 48),
     );

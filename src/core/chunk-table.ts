@@ -2,7 +2,7 @@ import { BLOCK_BYTES } from './block-map.ts';
 import { type Digest, type DigestAlgorithm, digestFromBytes } from './digest.ts';
 
 /** How the bytes of an extent are coded in the blob. New codecs are appended: the position is stored on disk. */
-export const CODECS = ['none', 'gzip', 'zstd'] as const;
+export const CODECS = ['none', 'gzip', 'zstd', 'lz4_block'] as const;
 
 /** A codec by name. */
 export type Codec = (typeof CODECS)[number];
@@ -41,6 +41,8 @@ export interface ChunkInput {
   readonly extentLength: number;
   readonly codec: Codec;
   readonly innerOffset: number;
+  /** Decoded bytes of the whole extent, for codecs that cannot stop before its end; else what the chunks need. */
+  readonly decodedLength?: number;
 }
 
 /** Algorithms of 32 bytes a table can hold; the position is stored on disk. */
