@@ -10,6 +10,7 @@ import { isMounted } from '../mount/table.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { createBootstraps } from './bootstraps.ts';
 import type { AttachedDevices } from './devices.ts';
+import { devicesOfRun } from './run-devices.ts';
 import type { RunRecord, RunRecords } from './run-records.ts';
 
 /**
@@ -78,13 +79,16 @@ export function createLazyRuns(
 
   async function make(run: Run): Promise<string> {
     const startedMs = performance.now();
-    const image = await bootstraps.make(run, { reuse: (await records.get(run.name)) !== undefined });
+    const parts = await devicesOfRun(blobs, run.layers);
+    const known = await records.get(run.name);
+    const image = await bootstraps.make({ ...run, parts }, { reuse: known !== undefined });
+    const mountedOn = isSame(parts.devices, run.layers) ? {} : { devices: parts.devices };
     const paths: string[] = [];
     const held: Digest[] = [];
-    await records.put({ ...run, sysfsName: null, direct: false });
+    await records.put({ ...run, ...mountedOn, sysfsName: null, direct: false });
     let direct = true;
     try {
-      for (const blob of run.layers) {
+      for (const blob of parts.devices) {
         const { path, complete } = await devices.hold(blob);
         paths.push(path);
         held.push(blob);
@@ -100,7 +104,7 @@ export function createLazyRuns(
         backing: init.backing,
         directIo: direct,
       });
-      const record = { ...run, sysfsName: mounted.sysfsName ?? null, direct };
+      const record = { ...run, ...mountedOn, sysfsName: mounted.sysfsName ?? null, direct };
       live.set(run.name, { record, mounted });
       await records.put(record);
       const tookMs = Math.round(performance.now() - startedMs);
@@ -126,8 +130,10 @@ export function createLazyRuns(
   }
 
   /** Every layer has become complete since the mount: the next container is better off with a direct one. */
-  function canBeDirect({ name, direct, layers }: RunRecord): boolean {
-    return !direct && !name.startsWith('m') && layers.every((blob) => devices.isComplete(blob));
+  function canBeDirect(record: RunRecord): boolean {
+    return (
+      !record.direct && !record.name.startsWith('m') && devicesOf(record).every((blob) => devices.isComplete(blob))
+    );
   }
 
   async function unmount(run: LiveRun): Promise<{ busy: boolean; held: boolean }> {
@@ -146,7 +152,7 @@ export function createLazyRuns(
 
   /** The file system is gone: nothing must be adopted by its name any more. */
   async function letGo(run: LiveRun): Promise<void> {
-    for (const blob of run.record.layers) await devices.release(blob);
+    for (const blob of devicesOf(run.record)) await devices.release(blob);
     const { name } = run.record;
     if (live.has(name)) return;
     const record = await records.get(name);
@@ -165,7 +171,7 @@ export function createLazyRuns(
     }
     const held: Digest[] = [];
     try {
-      for (const blob of record.layers) {
+      for (const blob of devicesOf(record)) {
         await devices.hold(blob);
         held.push(blob);
       }
@@ -232,7 +238,10 @@ export function createLazyRuns(
     release,
 
     blobsInUse() {
-      const read = [...live.values(), ...superseded.values(), ...lingering].flatMap((run) => run.record.layers);
+      const read = [...live.values(), ...superseded.values(), ...lingering].flatMap(({ record }) => [
+        ...record.layers,
+        ...devicesOf(record),
+      ]);
       return new Set([...read, ...[...pinned].flat()]);
     },
 
@@ -270,7 +279,8 @@ export function createLazyRuns(
     },
 
     mountsOf(blob) {
-      return [...live.values()].filter(({ record }) => record.layers.includes(blob)).length;
+      const uses = ({ record }: LiveRun): boolean => record.layers.includes(blob) || devicesOf(record).includes(blob);
+      return [...live.values()].filter(uses).length;
     },
 
     async unmountAll() {
@@ -296,6 +306,14 @@ export function createLazyRuns(
       return [...lingering].filter((run) => run.mounted.inUse()).map((run) => run.record.name);
     },
   };
+}
+
+function devicesOf({ layers, devices = layers }: RunRecord): readonly Digest[] {
+  return devices;
+}
+
+function isSame(a: readonly Digest[], b: readonly Digest[]): boolean {
+  return a.length === b.length && a.every((blob, index) => blob === b[index]);
 }
 
 function isByHand({ record }: LiveRun): boolean {

@@ -23,7 +23,7 @@ const DEVICE = { info: { format: 'estargz', size: 1, sources: [] } } as unknown 
 function layersWith(open: LayerOpener['open'], here: () => boolean = () => false) {
   const noted: string[] = [];
   const layers = createLazyLayers({
-    opener: { open },
+    opener: { open, keepUnused: async () => {} },
     manifests: { layers: async () => [] },
     runs: {} as LazyRuns,
     blobs: { open: async () => (here() ? DEVICE : undefined) } as unknown as BlobStore,
