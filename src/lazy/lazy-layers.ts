@@ -12,6 +12,7 @@ import type { LayerOpener } from './layer-opener.ts';
 import type { ManifestLookup } from './manifests.ts';
 import { withDevices } from './run-devices.ts';
 import type { LazyRuns } from './runs.ts';
+import type { StartHints } from './start-hints.ts';
 
 /** How long a Prepare may wait for a layer's index before containerd is told to unpack the layer itself. */
 const OFFER_DEADLINE_MS = 20_000;
@@ -25,9 +26,10 @@ export function createLazyLayers(components: {
   runs: LazyRuns;
   blobs: BlobStore;
   images: ImageRecords;
+  hints?: Pick<StartHints, 'learn'>;
   log: Logger;
 }): LazyLayers {
-  const { opener, manifests, runs, blobs, images, log } = components;
+  const { opener, manifests, runs, blobs, images, hints, log } = components;
   /** Registries that did not answer, and until when (performance.now) they are not asked. */
   const dead = new Map<string, number>();
 
@@ -42,9 +44,13 @@ export function createLazyLayers(components: {
     if (request.manifestDigest === undefined) return;
     const signal = AbortSignal.timeout(OFFER_DEADLINE_MS);
     void manifests
-      .layers(request.reference, request.manifestDigest, { signal })
-      .then((layers) => layers.filter((layer) => !isNydusBlob(layer)))
-      .then((layers) => Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal }))))
+      .manifest(request.reference, request.manifestDigest, { signal })
+      .then((manifest) => {
+        hints?.learn(request.reference, manifest);
+        // the data of a Nydus image is opened with its bootstrap
+        const layers = manifest.layers.filter((layer) => !isNydusBlob(layer));
+        return Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal })));
+      })
       .catch((error) => log.debug('opening ahead failed', { error: withContext(error, {}).describe() }));
   }
 
@@ -55,14 +61,14 @@ export function createLazyLayers(components: {
       return request.layer;
     }
     if (request.manifestDigest === undefined) return request.layer;
-    const layers = await manifests.layers(request.reference, request.manifestDigest, { signal });
+    const { layers } = await manifests.manifest(request.reference, request.manifestDigest, { signal });
     return layers.find(({ digest }) => digest === request.layer.digest) ?? request.layer;
   }
 
   /** The layer with the tree of a Nydus image, by the manifest or, without one, as the CRI lists the layers. */
   async function bootstrapOf(request: LayerRequest, signal: AbortSignal): Promise<LayerDescriptor> {
     if (request.manifestDigest !== undefined) {
-      const layers = await manifests.layers(request.reference, request.manifestDigest, { signal });
+      const { layers } = await manifests.manifest(request.reference, request.manifestDigest, { signal });
       const found = layers.findLast(isNydusBootstrap);
       if (found !== undefined) return found;
     } else if (request.topLayer !== undefined && request.topLayer !== request.layer.digest) {
