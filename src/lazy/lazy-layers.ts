@@ -82,7 +82,8 @@ export function createLazyLayers(components: {
    * can be read. It is a layer without files.
    */
   async function openNydusBlob(request: LayerRequest, signal: AbortSignal): Promise<void> {
-    await opener.open(request.reference, await bootstrapOf(request, signal), { signal });
+    const { info } = await opener.open(request.reference, await bootstrapOf(request, signal), { signal });
+    if (info.devices === undefined) throw new ShoalError('UNSUPPORTED_LAYER', 'the image has no Nydus bootstrap');
     const { digest } = request.layer;
     if ((await blobs.open(digest)) === undefined) await opener.keepUnused(request.reference, digest);
   }
