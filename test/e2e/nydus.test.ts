@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { rafsImage } from '../fakes/rafs/image.ts';
 import { sampleEntries } from '../fakes/rafs/sample.ts';
+import { startContainerd } from '../lab/containerd.ts';
 import { convertToNydus, pushRafs } from '../lab/nydus-format.ts';
 import {
   emptied,
@@ -40,7 +41,12 @@ test('a Nydus image is pulled without its data, runs, and shows the tree that ov
           const { registry, shoal, containerd } = node;
           const work = join(node.dir, 'work');
           await mkdir(work);
-          await convertToNydus(registry, NAME, work, { tag, options });
+          const unpacker = await startContainerd({ dir: work, registryHost: registry.host });
+          try {
+            await convertToNydus({ registry, containerd: unpacker, work }, NAME, { tag, options });
+          } finally {
+            await unpacker.stop();
+          }
           const image = `${registry.host}/${NAME}:${tag}`;
           const manifest = await fetchManifest(registry, `${NAME}:${tag}`);
           await containerd.criPull(image);

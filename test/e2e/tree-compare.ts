@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sha256 } from '../../src/core/digest.ts';
@@ -31,23 +31,33 @@ export function unpackedTree(storage: string, image: string): Promise<Map<string
 }
 
 /** Walks what a container of the image would see; `chainId` names the snapshot that a pull has made. */
-export async function treeOf(
+export function treeOf(containerd: LabContainerd, chainId: string, target: string): Promise<Map<string, TreeRow>> {
+  return withTree(containerd, chainId, target, async () => {
+    const { stdout } = await run(process.execPath, [WALKER, target], { timeoutMs: 600_000 });
+    const lines = stdout.trimEnd().split('\n');
+    return new Map(lines.map((line) => JSON.parse(line) as TreeRow).map((row) => [row.path, row]));
+  });
+}
+
+/** Runs `use` while the root file system of a container of the image is mounted at `target`, which is made. */
+export async function withTree<T>(
   containerd: LabContainerd,
   chainId: string,
   target: string,
-): Promise<Map<string, TreeRow>> {
+  use: (target: string) => T | Promise<T>,
+): Promise<T> {
+  const key = `tree-${chainId.slice(-12)}`;
   const snapshots = (...args: string[]) =>
     containerd.ctr(['snapshots', '--snapshotter', containerd.snapshotter, ...args]);
   await mkdir(target);
-  await snapshots('prepare', 'walked', chainId);
-  await run('sh', ['-c', (await snapshots('mounts', target, 'walked')).stdout]);
+  await snapshots('prepare', key, chainId);
+  await run('sh', ['-c', (await snapshots('mounts', target, key)).stdout]);
   try {
-    const { stdout } = await run(process.execPath, [WALKER, target]);
-    const lines = stdout.trimEnd().split('\n');
-    return new Map(lines.map((line) => JSON.parse(line) as TreeRow).map((row) => [row.path, row]));
+    return await use(target);
   } finally {
     await unmount(target);
-    await snapshots('rm', 'walked');
+    await snapshots('rm', key);
+    await rmdir(target);
   }
 }
 
