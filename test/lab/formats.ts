@@ -1,5 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { RafsOptions } from '../fakes/rafs/blob-writer.ts';
 import type { LabContainerd } from './containerd.ts';
 import { convertToNydus } from './nydus-format.ts';
 import { run } from './process.ts';
@@ -55,12 +56,14 @@ const zstdChunked: ImageFormat = {
 };
 
 /** By the tests' own writer: Nydus' tools are in no package. */
-const nydus: ImageFormat = {
-  tag: 'nydus',
-  shown: 'nydus',
-  programs: [],
-  convert: (workshop, name) => convertToNydus(workshop, name, { tag: 'nydus', options: {} }),
-};
+function nydus(tag: string, options: Partial<RafsOptions>): ImageFormat {
+  return { tag, shown: 'nydus', programs: [], convert: (workshop, name) => convertToNydus(workshop, name, { tag, options }) };
+}
 
-/** Every form that is made of the corpus; `tag` and `shown` differ between them. */
-export const FORMATS: readonly ImageFormat[] = [eStargz, zstdChunked, nydus];
+/** Every form that is made of the corpus, by a tag of its own. */
+export const FORMATS: readonly ImageFormat[] = [
+  eStargz,
+  zstdChunked,
+  nydus('nydus', { chunkInfoV2: true, batchSize: 0x20000 }),
+  nydus('nydus-v5', { version: 5, aligned: false, compressor: 'lz4_block', digester: 'sha256' }),
+];

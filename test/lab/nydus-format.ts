@@ -22,7 +22,8 @@ export async function convertToNydus(
     const entries = entriesOfDirectory(tree).map((entry, index) => ({ ...entry, blob: blobOf(entry.inode, index) }));
     return rafsImage(entries, options);
   });
-  await pushRafs(registry, name, tag, image);
+  const { config } = await fetchConfig(registry, plain, await fetchManifest(registry, plain));
+  await pushRafs(registry, name, tag, image, config);
 }
 
 /** All names of an inode keep their data in one blob. */
@@ -30,9 +31,14 @@ function blobOf(inode: string | undefined, index: number): number {
   return inode === undefined ? index % 2 : 0;
 }
 
-/** Pushes a Nydus image as nydusify does: data layers, then the bootstrap; the config is that of `name:plain`. */
-export async function pushRafs(registry: LabRegistry, name: string, tag: string, image: RafsImage): Promise<void> {
-  const { config } = await fetchConfig(registry, `${name}:plain`, await fetchManifest(registry, `${name}:plain`));
+/** Pushes a Nydus image as nydusify does: data layers, then the bootstrap. */
+export async function pushRafs(
+  registry: LabRegistry,
+  name: string,
+  tag: string,
+  image: RafsImage,
+  config: Record<string, unknown> = CONFIG,
+): Promise<void> {
   const layers = [...image.blobs, image.bootstrap];
   for (const { bytes } of layers) await putBlob(registry, name, bytes);
   await putImage(registry, `${name}:${tag}`, {
@@ -46,3 +52,5 @@ export async function pushRafs(registry: LabRegistry, name: string, tag: string,
     config,
   });
 }
+
+const CONFIG = { architecture: process.arch === 'arm64' ? 'arm64' : 'amd64', os: 'linux', config: { Cmd: ['sh'] } };
