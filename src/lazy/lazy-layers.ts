@@ -5,6 +5,7 @@ import { isNydusBlob, isNydusBootstrap, NYDUS } from '../image/readers/rafs/nydu
 import { formatReference } from '../image/reference.ts';
 import type { Logger } from '../log.ts';
 import type { LayerOffer, LazyLayers } from '../snapshot/lazy-layers.ts';
+import type { RememberedCredentials } from '../source/origin/remembered-credentials.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { ImageRecords } from './images.ts';
 import { type LayerRequest, layerRequestFrom } from './labels.ts';
@@ -27,9 +28,11 @@ export function createLazyLayers(components: {
   blobs: BlobStore;
   images: ImageRecords;
   hints?: Pick<StartHints, 'learn'>;
+  /** Where credentials that come with a layer are kept. */
+  given?: RememberedCredentials;
   log: Logger;
 }): LazyLayers {
-  const { opener, manifests, runs, blobs, images, hints, log } = components;
+  const { opener, manifests, runs, blobs, images, hints, given, log } = components;
   /** Registries that did not answer, and until when (performance.now) they are not asked. */
   const dead = new Map<string, number>();
 
@@ -97,6 +100,9 @@ export function createLazyLayers(components: {
     const { digest } = request.layer;
     const { registry } = request.reference;
     const reference = formatReference(request.reference);
+    if (request.credential !== undefined) {
+      given?.remember(registry, request.reference.repository, request.credential);
+    }
     try {
       const isHere = (await blobs.open(digest)) !== undefined;
       if (!isHere && performance.now() < (dead.get(registry) ?? 0)) {

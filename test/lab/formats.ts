@@ -57,7 +57,12 @@ const zstdChunked: ImageFormat = {
 
 /** By the tests' own writer: Nydus' tools are in no package. */
 function nydus(tag: string, options: Partial<RafsOptions>): ImageFormat {
-  return { tag, shown: 'nydus', programs: [], convert: (workshop, name) => convertToNydus(workshop, name, { tag, options }) };
+  return {
+    tag,
+    shown: 'nydus',
+    programs: [],
+    convert: (workshop, name) => convertToNydus(workshop, name, { tag, options }),
+  };
 }
 
 /** Every form that is made of the corpus, by a tag of its own. */
