@@ -216,6 +216,73 @@ export const CONFIG_SCHEMA = {
         },
       },
     },
+    swarm: {
+      type: 'object',
+      additionalProperties: false,
+      description: 'Other nodes as a source. Off until `listen` is set.',
+      properties: {
+        listen: {
+          type: 'string',
+          pattern: '^([0-9.]+|\\[[0-9a-fA-F:]+\\]):[0-9]{1,5}$',
+          description:
+            'Address and port for the peers of the swarm, `0.0.0.0:7946` say; turns the swarm on and needs `key_file`.',
+        },
+        data_port: {
+          type: 'integer',
+          minimum: 1,
+          maximum: 65_535,
+          default: 7947,
+          description: 'Port, at the same address, that gives chunks to peers over TLS.',
+        },
+        key_file: {
+          ...absolutePath,
+          description:
+            'The secret all nodes of the swarm have, readable by its owner only: `shoal swarm key generate`. Without it nobody gets a byte.',
+        },
+        bootstrap: {
+          type: 'array',
+          items: { type: 'string', minLength: 1, maxLength: 300 },
+          default: [],
+          description:
+            'Where to look for other nodes: `host:port` (all addresses of a name are tried, and looked up again) or `/ip4/…/tcp/…`.',
+        },
+        zone: {
+          type: 'string',
+          pattern: '^[ -~]{0,64}$',
+          default: '',
+          description: 'Label of the rack or zone this node is in; nodes with the same one are preferred.',
+        },
+        replication: {
+          type: 'integer',
+          minimum: 3,
+          maximum: 5,
+          default: 3,
+          description: 'How many nodes keep the record of who has a chunk.',
+        },
+        connections_max: {
+          type: 'integer',
+          minimum: 40,
+          maximum: 4_000,
+          default: 256,
+          description: 'Connections to other nodes that are kept open; more nodes than that are dialled when needed.',
+        },
+        records_max: {
+          type: 'integer',
+          minimum: 10_000,
+          maximum: 10_000_000,
+          default: 1_000_000,
+          description: 'Records of who has what that this node keeps for the swarm, at most 120 bytes each.',
+        },
+        memory_bytes_max: {
+          type: 'integer',
+          minimum: 67_108_864,
+          maximum: 68_719_476_736,
+          default: 1_073_741_824,
+          description:
+            'What the limits above may add up to when every peer behaves as badly as it can; a configuration that passes it is refused.',
+        },
+      },
+    },
     registry: {
       type: 'object',
       description: 'Sections `[registry."host"]`, one per registry that needs one.',
