@@ -195,12 +195,17 @@ class Neighbours implements NeighbourStore {
     const { client, clock, directory, hedging } = this.#components;
     const { signal, waitMs, session } = init;
     const { id } = neighbour;
-    const urgency = init.options.urgency ?? 'demand';
     this.#scores.started(id);
     const startedMs = clock.nowMs();
     let outcome: Outcome | undefined;
     try {
-      const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, { signal, urgency, waitMs });
+      const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, {
+        signal,
+        waitMs,
+        get urgency() {
+          return init.options.urgency ?? 'demand';
+        },
+      });
       const bytes = chunk.bytes.byteLength;
       // How long it took to get the chunk itself says nothing of how fast it answers.
       const latencyMs = waitMs === 0 ? firstByteMs : undefined;

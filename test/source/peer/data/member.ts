@@ -1,19 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../../../../src/clock.ts';
 import type { Digest } from '../../../../src/core/digest.ts';
-import { createHedging } from '../../../../src/core/policy/hedging.ts';
-import type { Logger } from '../../../../src/log.ts';
 import { type ChunkClient, createChunkClient } from '../../../../src/source/peer/data/chunk-client.ts';
-import {
-  type ChunkServer,
-  type ChunkServerInit,
-  createChunkServer,
-} from '../../../../src/source/peer/data/chunk-server.ts';
-import { type ClaimedStore, claimed } from '../../../../src/source/peer/data/claimed.ts';
-import { hedged } from '../../../../src/source/peer/data/hedged.ts';
+import { createDataPlane, type DataPlane } from '../../../../src/source/peer/data/data-plane.ts';
+
 import { createHeldChunks } from '../../../../src/source/peer/data/held-chunks.ts';
 import { makeTlsIdentity, type TlsIdentity } from '../../../../src/source/peer/data/identity.ts';
-import { createNeighbourStore, type NeighbourStore } from '../../../../src/source/peer/data/neighbour-store.ts';
+import type { NeighbourStore } from '../../../../src/source/peer/data/neighbour-store.ts';
 import type { Neighbour } from '../../../../src/source/peer/directory.ts';
 import {
   createMemoryDirectory,
@@ -21,16 +14,13 @@ import {
   type MemoryHub,
 } from '../../../../src/source/peer/memory-directory.ts';
 import type { BlobDevice } from '../../../../src/store/blob-device.ts';
-import type { BlobStore } from '../../../../src/store/blob-store.ts';
+import { type BlobStore, openBlobStore } from '../../../../src/store/blob-store.ts';
 import type { ChunkStore } from '../../../../src/store/chunk-store.ts';
 import { count, type SourceCounters, sourceCounters } from '../../../../src/store/count.ts';
-import { dedup } from '../../../../src/store/dedup.ts';
 import { createLocalStore } from '../../../../src/store/local-store.ts';
 import { createMemoryStore } from '../../../../src/store/memory-store.ts';
-import { route } from '../../../../src/store/route.ts';
-import { createSharingStore, type SharedChunks } from '../../../../src/store/shared-chunks.ts';
-import type { TestBlob } from '../../../store/blob-fixture.ts';
-import { contentOf, openStore, RecordingLogger, stateRoot } from '../../../store/store-fixture.ts';
+import { MemoryIndexDb, type TestBlob } from '../../../store/blob-fixture.ts';
+import { contentOf, RecordingLogger, stateRoot } from '../../../store/store-fixture.ts';
 
 /** A whole node but for its trap: blob store, cascade, chunk server and client, in this process. */
 export interface Member extends AsyncDisposable {
@@ -38,11 +28,10 @@ export interface Member extends AsyncDisposable {
   readonly identity: TlsIdentity;
   readonly directory: MemoryDirectory;
   readonly blobs: BlobStore;
-  readonly server: ChunkServer;
+  readonly plane: DataPlane;
+  /** Asks as this member, without its cascade. */
   readonly client: ChunkClient;
-  readonly shared: SharedChunks;
   readonly neighbours: NeighbourStore;
-  readonly claims: ClaimedStore;
   readonly counters: { readonly neighbour: SourceCounters; readonly outside: SourceCounters };
   readonly log: RecordingLogger;
   /** Makes the blob's device; nothing of it is here. */
@@ -59,10 +48,8 @@ export interface MemberInit {
   /** In place of a fresh outside per member, one made when the blob store is there. */
   readonly outsideOf?: (blobs: BlobStore) => ChunkStore;
   readonly zone?: string;
-  readonly server?: Partial<ChunkServerInit>;
+  readonly plane?: { uploadBytesPerSecond?: number; uploadSlots?: number };
   readonly shareable?: (blob: Digest) => boolean;
-  readonly log?: Logger;
-  readonly store?: Parameters<typeof openStore>[1];
 }
 
 /** Starts a member of the hub's swarm. */
@@ -71,7 +58,17 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
   const root = stack.use(await stateRoot());
   const log = new RecordingLogger();
   const clock = systemClock;
-  const blobs = stack.use(await openStore(root.path, { flushAfterMs: 50, ...init.store }, log));
+  const blobs = stack.use(
+    await openBlobStore(
+      {
+        log,
+        clock,
+        onHeld: (_, digests) => directory.announce(digests),
+        onGone: (_, gone) => directory.withdraw(gone),
+      },
+      { root: root.path, db: new MemoryIndexDb(), flushAfterMs: 50 },
+    ),
+  );
   const identity = makeTlsIdentity();
   const shareable = init.shareable ?? (() => true);
   const held = createHeldChunks({ blobs, shareable });
@@ -87,39 +84,17 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
   const directory = createMemoryDirectory({ hub, held }, { self });
   const client = createChunkClient({ identity });
   stack.defer(() => client.close());
-  const hedging = createHedging({ sharers: () => directory.peers().length + 1 });
-  const table = (blob: Digest) => blobs.opened(blob)?.table;
-  const neighbours = createNeighbourStore({ directory, client, table, hedging, clock, log });
   const outside = count(
     { clock, inner: init.outsideOf?.(blobs) ?? init.outside ?? createMemoryStore() },
     counters.outside,
   );
-  const fromNeighbours = count({ clock, inner: neighbours }, counters.neighbour);
-  const claims = claimed({
-    outside,
-    directory,
-    table,
-    hedging,
-    clock,
-    ask: (holders, options) => count({ clock, inner: neighbours.asking(holders, options) }, counters.neighbour),
-    complete(blob, first, end) {
-      const device = blobs.opened(blob);
-      if (device === undefined) return;
-      const { deviceOffset } = device.table.row(first);
-      const length = device.table.blocksOf(end - 1).end * 4096 - deviceOffset;
-      device.fill(deviceOffset, length, { signal: AbortSignal.timeout(30_000), urgency: 'prefetch' }).catch(() => {});
-    },
-  });
-  stack.defer(() => claims.close());
-  const swarm = hedged({ neighbours: fromNeighbours, outside, hedging, clock });
-  const cascade = createSharingStore({ inner: dedup(route(local, swarm, claims)), local, blobs, shareable });
-  blobs.connect(cascade);
-  const server = createChunkServer(
-    { directory, chunks: cascade.shared, identity, clock, log },
-    { host: '127.0.0.1', port: 0, ...init.server },
+  const plane = createDataPlane(
+    { directory, identity, blobs, local, outside, counters: counters.neighbour, shareable, clock, log },
+    { host: '127.0.0.1', port: 0, ...init.plane },
   );
-  stack.use(server);
-  self.dataPort = await server.start();
+  stack.defer(() => plane.stop());
+  blobs.connect(plane.cascade);
+  self.dataPort = await plane.start();
   stack.defer(() => directory.close());
   const open = (blob: TestBlob): Promise<BlobDevice> => blobs.create(blob.digest, contentOf(blob));
   return {
@@ -127,11 +102,9 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
     identity,
     directory,
     blobs,
-    server,
+    plane,
     client,
-    shared: cascade.shared,
-    neighbours,
-    claims,
+    neighbours: plane.neighbours,
     counters,
     log,
     open,
@@ -142,7 +115,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
     },
     async leave() {
       directory.close();
-      await server.stop();
+      await plane.stop();
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
