@@ -7,12 +7,8 @@ import { createDataPlane, type DataPlane } from '../../../../src/source/peer/dat
 import { createHeldChunks } from '../../../../src/source/peer/data/held-chunks.ts';
 import { makeTlsIdentity, type TlsIdentity } from '../../../../src/source/peer/data/identity.ts';
 import type { NeighbourStore } from '../../../../src/source/peer/data/neighbour-store.ts';
-import type { Neighbour } from '../../../../src/source/peer/directory.ts';
-import {
-  createMemoryDirectory,
-  type MemoryDirectory,
-  type MemoryHub,
-} from '../../../../src/source/peer/memory-directory.ts';
+import type { HeldChunks, Neighbour, PeerDirectory } from '../../../../src/source/peer/directory.ts';
+import { createMemoryDirectory, type MemoryHub } from '../../../../src/source/peer/memory-directory.ts';
 import type { BlobDevice } from '../../../../src/store/blob-device.ts';
 import { type BlobStore, openBlobStore } from '../../../../src/store/blob-store.ts';
 import type { ChunkStore } from '../../../../src/store/chunk-store.ts';
@@ -26,7 +22,7 @@ import { contentOf, RecordingLogger, stateRoot } from '../../../store/store-fixt
 export interface Member extends AsyncDisposable {
   readonly self: Neighbour;
   readonly identity: TlsIdentity;
-  readonly directory: MemoryDirectory;
+  readonly directory: PeerDirectory;
   readonly blobs: BlobStore;
   readonly plane: DataPlane;
   /** Asks as this member, without its cascade. */
@@ -48,8 +44,32 @@ export interface MemberInit {
   /** In place of a fresh outside per member, one made when the blob store is there. */
   readonly outsideOf?: (blobs: BlobStore) => ChunkStore;
   readonly zone?: string;
+  /** Reading ahead of sequential reads; on unless false. */
+  readonly readahead?: boolean;
+  /** Joins another swarm than the hub's. */
+  readonly join?: Join;
   readonly plane?: { uploadBytesPerSecond?: number; uploadSlots?: number };
   readonly shareable?: (blob: Digest) => boolean;
+}
+
+/** How a member gets into a swarm that is not the hub's. */
+export type Join = (about: { held: HeldChunks; identity: TlsIdentity }) => Promise<Joined>;
+
+/** A place in a swarm. */
+export interface Joined {
+  readonly directory: PeerDirectory;
+  readonly self: Neighbour & { dataPort: number };
+  readonly leave: () => Promise<void>;
+}
+
+function joinHub(
+  hub: MemoryHub,
+  { held, identity, zone = '' }: { held: HeldChunks; identity: TlsIdentity; zone: string | undefined },
+): Joined {
+  const { fingerprint } = identity;
+  const self = { id: randomBytes(8).toString('hex'), address: '127.0.0.1', dataPort: 0, fingerprint, zone };
+  const directory = createMemoryDirectory({ hub, held }, { self });
+  return { directory, self, leave: async () => directory.close() };
 }
 
 /** Starts a member of the hub's swarm. */
@@ -66,7 +86,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
         onHeld: (_, digests) => directory.announce(digests),
         onGone: (_, gone) => directory.withdraw(gone),
       },
-      { root: root.path, db: new MemoryIndexDb(), flushAfterMs: 50 },
+      { root: root.path, db: new MemoryIndexDb(), flushAfterMs: 50, readahead: init.readahead ?? true },
     ),
   );
   const identity = makeTlsIdentity();
@@ -74,14 +94,9 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
   const held = createHeldChunks({ blobs, shareable });
   const local = createLocalStore({ blobs });
   const counters = { neighbour: sourceCounters('neighbour'), outside: sourceCounters('origin') };
-  const self = {
-    id: randomBytes(8).toString('hex'),
-    address: '127.0.0.1',
-    dataPort: 0,
-    fingerprint: identity.fingerprint,
-    zone: init.zone ?? '',
-  };
-  const directory = createMemoryDirectory({ hub, held }, { self });
+  const { directory, self, leave } =
+    init.join === undefined ? joinHub(hub, { held, identity, zone: init.zone }) : await init.join({ held, identity });
+  stack.defer(leave);
   const client = createChunkClient({ identity });
   stack.defer(() => client.close());
   const outside = count(
@@ -90,12 +105,12 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
   );
   const plane = createDataPlane(
     { directory, identity, blobs, local, outside, counters: counters.neighbour, shareable, clock, log },
-    { host: '127.0.0.1', port: 0, ...init.plane },
+    { host: '127.0.0.1', port: self.dataPort, ...init.plane },
   );
   stack.defer(() => plane.stop());
   blobs.connect(plane.cascade);
-  self.dataPort = await plane.start();
-  stack.defer(() => directory.close());
+  const port = await plane.start();
+  if (init.join === undefined) self.dataPort = port;
   const open = (blob: TestBlob): Promise<BlobDevice> => blobs.create(blob.digest, contentOf(blob));
   return {
     self,
@@ -114,7 +129,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
       return device;
     },
     async leave() {
-      directory.close();
+      await leave();
       await plane.stop();
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

@@ -99,5 +99,5 @@ test('missing is said quickly when nobody has the chunk', { timeout: 20_000 }, a
   const device = await reader.open(testBlob(randomChunks(3, 5_000)));
   const started = performance.now();
   await assert.rejects(reader.neighbours.get(device.ref(0), { signal }), (error) => hasCode(error, 'CHUNK_MISSING'));
-  assert.ok(performance.now() - started < 100, `${performance.now() - started}`);
+  assert.ok(performance.now() - started < 1_000, `${performance.now() - started}`);
 });
