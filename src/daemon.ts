@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
+import type { Digest } from './core/digest.ts';
 import { backgroundPolicy } from './core/policy/background.ts';
 import { serveImageProxy } from './cri/image-proxy.ts';
 import type { ShoalError } from './errors.ts';
@@ -25,6 +26,7 @@ import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
 import { mountRoutes } from './lazy/mount-routes.ts';
+import type { Neighbourhood } from './lazy/neighbourhood.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
 import { createConfiguredRegistry } from './lazy/registry.ts';
@@ -43,6 +45,7 @@ import { openLevelMetaStore } from './snapshot/metastores.ts';
 import { createSnapshotter } from './snapshot/snapshotter.ts';
 import { fetchImage } from './source/origin/fetch-image.ts';
 import { createOriginStore } from './source/origin/origin-store.ts';
+import type { PeerDirectory } from './source/peer/directory.ts';
 import type { BlobDevice } from './store/blob-device.ts';
 import { openBlobStore } from './store/blob-store.ts';
 import type { ChunkStore } from './store/chunk-store.ts';
@@ -85,13 +88,21 @@ export async function runDaemon(
     await makeRoot(root);
     const db = await openDatabase(join(root, 'meta'));
     stack.defer(() => db.close());
-    const blobs = await openBlobStore(parts, {
-      root,
-      db: db.sublevel<Uint8Array, Uint8Array>('chunks', { keyEncoding: 'view', valueEncoding: 'view' }),
-      flushAfterMs: config.store.flushIntervalMs,
-      // files that a former daemon marked must be read before anyone answers for them
-      openData: openUnnoticed,
-    });
+    let joined: Neighbourhood<PeerDirectory> | undefined;
+    const tell = {
+      onHeld: (blob: Digest, digests: readonly Digest[]) => joined?.held(blob, digests),
+      onGone: (_: Digest, digests: readonly Digest[]) => joined?.gone(digests),
+    };
+    const blobs = await openBlobStore(
+      { ...parts, ...tell },
+      {
+        root,
+        db: db.sublevel<Uint8Array, Uint8Array>('chunks', { keyEncoding: 'view', valueEncoding: 'view' }),
+        flushAfterMs: config.store.flushIntervalMs,
+        // files that a former daemon marked must be read before anyone answers for them
+        openData: openUnnoticed,
+      },
+    );
     stack.defer(() => blobs.close());
     const images = await openImageRecords(db.sublevel('images'));
     stack.defer(() => images.flush());
@@ -112,13 +123,12 @@ export async function runDaemon(
     const counted = (inner: ChunkStore, counters: SourceCounters): ChunkStore =>
       ledger.source(counters.name, count({ clock: parts.clock, inner }, counters));
     const held = createLocalStore({ blobs });
-    const [localStep, outside] = [counted(held, local), counted(originStore, origin)];
-    const swarm = await joinSwarm(config, {
-      ...{ ...parts, blobs, images, ledger, local: held, localStep, outside },
-      counted: (inner) => counted(inner, neighbour),
-    });
+    const [own, outside] = [counted(held, local), counted(originStore, origin)];
+    const cascade = { ...parts, blobs, images, ledger, local: held, own, outside, counters: neighbour };
+    const swarm = await joinSwarm(config, cascade);
     if (swarm !== undefined) stack.defer(() => swarm.stop());
-    blobs.connect(swarm?.cascade ?? dedup(ledger.watch(route(localStep, outside))));
+    joined = swarm;
+    blobs.connect(swarm?.plane.cascade ?? dedup(ledger.watch(route(own, outside))));
 
     // The kernel side: trap, devices, mounts; first of all what a former daemon left.
     const ended = Promise.withResolvers<ShoalError | undefined>();

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
-import { type Digest, digestAlgorithm, digestFromBytes, digestHex, parseDigest } from '../core/digest.ts';
+import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../core/digest.ts';
 import { oneAtATime } from '../core/turns.ts';
 import { ShoalError } from '../errors.ts';
 import type { cloneRange } from '../kernel/reflink.ts';
@@ -22,16 +22,18 @@ export interface NewBlob {
   readonly info: BlobInfo;
 }
 
-/** Who wants to know which chunks this node has. */
-export interface ChunkListener {
-  held(digests: readonly Digest[]): void;
-  gone(digests: readonly Digest[]): void;
+/** What the store works with, and whom it tells. */
+export interface BlobStoreComponents {
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** These chunks of the layer are on disk for good from now on, or again. */
+  readonly onHeld?: (blob: Digest, digests: readonly Digest[]) => void;
+  /** These chunks of the layer are not here any more. */
+  readonly onGone?: (blob: Digest, digests: readonly Digest[]) => void;
 }
 
 /** All layers this node knows, each a directory `blobs/<hex>` below the root (design §9). */
 export interface BlobStore {
-  /** Tells of chunks that became durable, and of those that a removed layer took away. One listener. */
-  onChunks(listener: ChunkListener): void;
   /** Connects the cascade that devices fill from; before that `fill` throws FAILED_PRECONDITION. */
   connect(source: ChunkStore): void;
   /** Makes the blob's files, all or none, and opens it; one that exists only gets the new sources. Throws STORE_IO. */
@@ -63,7 +65,7 @@ export interface BlobStore {
  * then checks everything), or `full` (finds each flipped bit, ~1 s per GiB and core).
  */
 export async function openBlobStore(
-  components: { log: Logger; clock: Clock },
+  components: BlobStoreComponents,
   init: { root: string; db: IndexDb; clone?: typeof cloneRange } & Pick<
     LoadInit,
     'verifyOnOpen' | 'openData' | 'readahead' | 'flushAfterMs' | 'flushAfterBytes' | 'sync'
@@ -87,7 +89,7 @@ export async function openBlobStore(
 const TEMPORARY = '.tmp-';
 
 class DirectoryStore implements BlobStore {
-  readonly #components: { log: Logger; clock: Clock };
+  readonly #components: BlobStoreComponents;
   readonly #init: LoadInit & { dir: string };
   readonly #index;
   readonly #open = new Map<Digest, OpenBlob>();
@@ -97,22 +99,17 @@ class DirectoryStore implements BlobStore {
   readonly #reflink;
   #prefixes: Map<string, Digest> | undefined;
   #source: ChunkStore | undefined;
-  #listener: ChunkListener | undefined;
   #nextId = 1;
   #closed = false;
 
   constructor(
-    components: { log: Logger; clock: Clock },
+    components: BlobStoreComponents,
     init: LoadInit & { dir: string; db: IndexDb; clone?: typeof cloneRange },
   ) {
     this.#components = components;
     this.#init = init;
     this.#index = createChunkIndex(init.db);
     this.#reflink = createReflink(init.clone);
-  }
-
-  onChunks(listener: ChunkListener): void {
-    this.#listener = listener;
   }
 
   connect(source: ChunkStore): void {
@@ -173,7 +170,11 @@ class DirectoryStore implements BlobStore {
       if (known === undefined) return;
       await known.device.flush();
       await this.#index.remove(blob, digestsOf(known.device));
-      this.#noteGone(known.device);
+      const { device } = known;
+      this.#components.onGone?.(
+        blob,
+        rowsOf(device).map((row) => device.table.row(row).digest),
+      );
       this.#forget(blob);
       await known.device.close();
       await this.#discard(blob);
@@ -214,7 +215,13 @@ class DirectoryStore implements BlobStore {
         limit: this.#limit,
         reflink: this.#reflink,
         source: () => this.#connected(),
-        index: (device, rows) => this.#noteHeld(device, rows),
+        index: async (device, rows) => {
+          await this.#index.add(device.blob, placesOf(device, rows));
+          this.#components.onHeld?.(
+            device.blob,
+            rows.map((row) => device.table.row(row).digest),
+          );
+        },
         discard: () => this.#discard(blob),
       },
       { ...this.#init, blob, path: this.#path(blob), id },
@@ -223,17 +230,6 @@ class DirectoryStore implements BlobStore {
     this.#open.set(blob, loaded);
     this.#prefixes?.set(blobPrefix(blob), blob);
     return loaded;
-  }
-
-  async #noteHeld(device: BlobDevice, rows: readonly number[]): Promise<void> {
-    await this.#index.add(device.blob, placesOf(device, rows));
-    this.#listener?.held(rows.map((row) => device.table.row(row).digest));
-  }
-
-  #noteGone(device: BlobDevice): void {
-    if (this.#listener === undefined) return;
-    const { algorithm } = device.table;
-    this.#listener.gone(Array.from(digestsOf(device), (bytes) => digestFromBytes(algorithm, bytes)));
   }
 
   async #writeNew(blob: Digest, content: NewBlob): Promise<void> {
@@ -310,6 +306,10 @@ class DirectoryStore implements BlobStore {
 }
 
 const HEX_NAME = /^([0-9a-f]{64}|[0-9a-f]{128})$/;
+
+function rowsOf(device: BlobDevice): number[] {
+  return Array.from({ length: device.table.count }, (_, row) => row).filter((row) => device.hasChunk(row));
+}
 
 function* digestsOf(device: BlobDevice): Generator<Uint8Array> {
   for (let row = 0; row < device.table.count; row += 1) {

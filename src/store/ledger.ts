@@ -50,8 +50,11 @@ export interface FetchLedger {
   watch(inner: ChunkStore): ChunkStore;
   /** Goes around one source. */
   source(name: string, inner: ChunkStore): ChunkStore;
-  /** A source that asks several peers tells what each of them said; ignored when the chunk is not being fetched. */
-  peer(digest: Digest, step: FetchStep & { readonly peer: string }): void;
+  /**
+   * A source that asks several peers tells what each of them said: the chunk, or an error. Ignored when the chunk is not
+   * being fetched.
+   */
+  answered(digest: Digest, by: { source: string; peer: string; ms: number; error?: unknown }): void;
   /** By source, since the daemon started. */
   tallies(blob: Digest): Readonly<Record<string, SourceTally>>;
   /** The latest fetches that `wanted` is true for, newest first. */
@@ -121,9 +124,15 @@ class Ledger implements FetchLedger {
     };
   }
 
-  peer(digest: Digest, step: FetchStep & { readonly peer: string }): void {
+  answered(digest: Digest, { error, ...by }: { source: string; peer: string; ms: number; error?: unknown }): void {
     const steps = this.#open.get(digest);
-    if (steps !== undefined) push(steps, step.why === undefined ? step : { ...step, why: cut(step.why) });
+    if (steps === undefined) return;
+    if (error === undefined) {
+      push(steps, { ...by, outcome: 'served' });
+      return;
+    }
+    const why = error instanceof Error ? { why: reasonOf(error, { digest }) } : {};
+    push(steps, { ...by, outcome: outcomeOf(error), ...why });
   }
 
   tallies(blob: Digest): Readonly<Record<string, SourceTally>> {
@@ -190,14 +199,14 @@ function passing(inner: ChunkStore): Omit<ChunkStore, 'get'> {
   };
 }
 
-function outcomeOf(error: unknown, signal: AbortSignal): StepOutcome {
+function outcomeOf(error: unknown, signal?: AbortSignal): StepOutcome {
   const code = error instanceof ShoalError ? error.code : 'OTHER';
   if (code === 'CHUNK_MISSING') return 'missing';
-  return signal.aborted ? 'aborted' : code;
+  return signal?.aborted === true ? 'aborted' : code;
 }
 
 /** The message without the chunk's name, which the record has anyway. */
-function reasonOf(error: Error, { digest }: ChunkRef): string {
+function reasonOf(error: Error, { digest }: Pick<ChunkRef, 'digest'>): string {
   return cut(error.message.replace(`chunk ${digest}: `, ''));
 }
 

@@ -7,15 +7,16 @@ import { createExplainer } from '../../src/lazy/explainer.ts';
 import { type Neighbourhood, openNeighbourhood } from '../../src/lazy/neighbourhood.ts';
 import { silentLogger } from '../../src/log.ts';
 import { createMemoryDirectory, createMemoryHub, type MemoryHub } from '../../src/source/peer/memory-directory.ts';
-import type { BlobStore } from '../../src/store/blob-store.ts';
+import { type BlobStore, openBlobStore } from '../../src/store/blob-store.ts';
 import type { ChunkStore } from '../../src/store/chunk-store.ts';
-import { count, type SourceCounters, sourceCounters } from '../../src/store/count.ts';
+import { count, sourceCounters } from '../../src/store/count.ts';
 import { createFetchLedger, type FetchLedger } from '../../src/store/ledger.ts';
 import { createLocalStore } from '../../src/store/local-store.ts';
 import { createMemoryStore } from '../../src/store/memory-store.ts';
 import { waitFor } from '../lab/process.ts';
-import { randomChunks, type TestBlob, testBlob, verified } from '../store/blob-fixture.ts';
-import { contentOf, openStore, stateRoot } from '../store/store-fixture.ts';
+import { freePort } from '../lab/registry.ts';
+import { MemoryIndexDb, randomChunks, type TestBlob, testBlob, verified } from '../store/blob-fixture.ts';
+import { contentOf, stateRoot } from '../store/store-fixture.ts';
 
 const { signal } = new AbortController();
 const image = 'r.example/app:1';
@@ -36,45 +37,56 @@ async function startNode(
 ): Promise<Node> {
   const stack = new AsyncDisposableStack();
   const root = stack.use(await stateRoot());
-  const blobs = stack.use(await openStore(root.path, { flushAfterMs: 20, readahead: false }));
+  let place: Neighbourhood<Directory> | undefined;
+  const blobs = stack.use(
+    await openBlobStore(
+      {
+        ...{ log: silentLogger, clock: systemClock },
+        onHeld: (blob, digests) => place?.held(blob, digests),
+        onGone: (_, digests) => place?.gone(digests),
+      },
+      { root: root.path, db: new MemoryIndexDb(), flushAfterMs: 20, readahead: false },
+    ),
+  );
   const ledger = createFetchLedger({ clock: systemClock });
-  const counters = (name: string): SourceCounters => sourceCounters(name);
   const counted = (inner: ChunkStore, name: string): ChunkStore =>
-    ledger.source(name, count({ clock: systemClock, inner }, counters(name)));
+    ledger.source(name, count({ clock: systemClock, inner }, sourceCounters(name)));
+  const dataPort = await freePort();
   const local = createLocalStore({ blobs });
-  const place = await openNeighbourhood<Directory>(
+  const opened = await openNeighbourhood<Directory>(
     {
       blobs,
       local,
-      localStep: counted(local, 'local'),
+      own: counted(local, 'local'),
       outside: counted(init.outside, 'origin'),
-      counted: (inner) => counted(inner, 'neighbour'),
+      counters: sourceCounters('neighbour'),
       ledger,
       shareable: init.shareable ?? (() => true),
       clock: systemClock,
       log: silentLogger,
     },
-    { root: root.path, host: '127.0.0.1', dataPort: 0, zone: 'z', uploadBytesPerSecond: 0 },
-    async (held, facts) => {
-      const self = { id: init.id, address: '127.0.0.1', zone: 'z', ...facts };
+    { root: root.path, host: '127.0.0.1', dataPort, uploadBytesPerSecond: 0 },
+    async (held, { fingerprint }) => {
+      const self = { id: init.id, address: '127.0.0.1', dataPort, zone: 'z', fingerprint };
       const directory = createMemoryDirectory({ hub, held }, { self });
       return Object.assign(directory, { stop: async () => directory.close() });
     },
   );
-  stack.defer(() => place.stop());
-  blobs.connect(place.cascade);
+  stack.defer(() => opened.stop());
+  place = opened;
+  blobs.connect(opened.plane.cascade);
   await blobs.create(init.blob.digest, contentOf(init.blob));
   const record = { reference: image, layers: [{ digest: init.blob.digest, lazy: true }] };
   const explainer = createExplainer({
     blobs,
     images: { list: () => [record], namesOf: () => [image] },
     ledger,
-    directory: place.directory,
+    directory: opened.directory,
   });
   return {
     blobs,
     ledger,
-    place,
+    place: opened,
     explain: (target) => explainer.explain(target, { signal }),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };

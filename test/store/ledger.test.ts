@@ -35,7 +35,8 @@ test('a fetch is remembered with every source that was asked, how long each took
   const origin = createMemoryStore(await verified(blob));
   const neighbour = failing((ref) => {
     clock.now += 5;
-    ledger.peer(ref.digest, { source: 'neighbour', peer: 'p1', outcome: 'CHUNK_CORRUPT', ms: 3 });
+    const error = new ShoalError('CHUNK_CORRUPT', 'wrong bytes');
+    ledger.answered(ref.digest, { source: 'neighbour', peer: 'p1', ms: 3, error });
     throw chunkMissing(ref, 'nobody announced it');
   });
   const slow: ChunkStore = {
@@ -67,7 +68,7 @@ test('a fetch is remembered with every source that was asked, how long each took
     ],
   );
   assert.deepEqual(records[1]?.steps, [
-    { source: 'neighbour', peer: 'p1', outcome: 'CHUNK_CORRUPT', ms: 3 },
+    { source: 'neighbour', peer: 'p1', outcome: 'CHUNK_CORRUPT', ms: 3, why: 'wrong bytes' },
     { source: 'neighbour', outcome: 'missing', ms: 5, why: 'nobody announced it' },
     { source: 'origin', outcome: 'served', ms: 20 },
   ]);
@@ -103,7 +104,7 @@ test('only the latest fetches are kept, and peers that answer late are ignored',
   const blob = testBlob(randomChunks(9, 100));
   const store = ledger.watch(ledger.source('origin', createMemoryStore(await verified(blob))));
   for (let index = 0; index < 9; index += 1) await store.get(refOf(blob, index), { signal });
-  ledger.peer(refOf(blob, 8).digest, { source: 'neighbour', peer: 'late', outcome: 'served', ms: 1 });
+  ledger.answered(refOf(blob, 8).digest, { source: 'neighbour', peer: 'late', ms: 1 });
   const kept = ledger.recent(() => true, 100);
   assert.deepEqual(
     kept.map(({ digest }) => digest),

@@ -197,14 +197,19 @@ class Neighbours implements NeighbourStore {
     const { client, clock, directory, hedging } = this.#components;
     const { signal, waitMs, session } = init;
     const { id } = neighbour;
-    const urgency = init.options.urgency ?? 'demand';
     const startedMs = clock.nowMs();
     const answered = (answer: { error?: unknown }): void =>
       this.#components.answered?.(neighbour, ref.digest, { ...answer, ms: clock.nowMs() - startedMs });
     this.#scores.started(id);
     let outcome: Outcome | undefined;
     try {
-      const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, { signal, urgency, waitMs });
+      const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, {
+        signal,
+        waitMs,
+        get urgency() {
+          return init.options.urgency ?? 'demand';
+        },
+      });
       const bytes = chunk.bytes.byteLength;
       // How long it took to get the chunk itself says nothing of how fast it answers.
       const latencyMs = waitMs === 0 ? firstByteMs : undefined;
