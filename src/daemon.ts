@@ -10,7 +10,7 @@ import { ShoalError, withContext } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
-import { createBlobOpener } from './lazy/blob-opener.ts';
+import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createGivenCredentials } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
@@ -33,6 +33,7 @@ import { serveSnapshots } from './snapshot/grpc.ts';
 import type { MetaStore } from './snapshot/metastore.ts';
 import { openLevelMetaStore } from './snapshot/metastores.ts';
 import { createSnapshotter } from './snapshot/snapshotter.ts';
+import { createAskedRegistries } from './source/asked-registries.ts';
 import { fetchImage } from './source/origin/fetch-image.ts';
 import { createOriginStore } from './source/origin/origin-store.ts';
 import type { BlobDevice } from './store/blob-device.ts';
@@ -90,13 +91,14 @@ export async function runDaemon(
 
     // The cascade: what this node has, then the origin.
     const given = createGivenCredentials((repository) => registry.renewed(repository));
-    const registry = createConfiguredRegistry(config, { ...parts, given: given.sources });
+    const asked = createAskedRegistries();
+    const registry = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
     stack.defer(() => registry.close());
     const origin = sourceCounters('origin');
     const local = sourceCounters('local');
     let fetchedBytes = 0;
     const originStore = createOriginStore(
-      { blobs: createOriginBlobs({ blobs, registry }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
+      { blobs: createOriginBlobs({ blobs, registry, asked }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
     blobs.connect(
@@ -138,13 +140,16 @@ export async function runDaemon(
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
     const opener = createLayerOpener({ registry: createBlobOpener(registry), blobs, readers, log });
     const manifests = createManifestLookup({
-      fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
+      async fetch(reference, digest, { signal }) {
+        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
+      },
     });
-    const lazyLayers = createLazyLayers({ opener, manifests, runs, blobs, images, given: given.labels, log });
+    const lazyLayers = createLazyLayers({ opener, manifests, runs, blobs, images, given: given.labels, asked, log });
     const platform = hostPlatform(process.arch);
     const mounts = createManualMounts({
       resolver: {
         async resolve(reference, { signal }) {
+          asked.admit(reference.registry);
           const image = await fetchImage(registry, reference, { platform, signal });
           return { digest: image.manifest.digest, layers: image.manifest.layers };
         },

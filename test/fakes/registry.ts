@@ -90,18 +90,19 @@ export class FakeRegistry {
     });
   }
 
-  /** Listens on a free loopback port. */
-  static async start(init: { auth?: FakeAuth } = {}): Promise<FakeRegistry> {
+  /** Listens on a free loopback port, or where it is told. */
+  static async start(init: { auth?: FakeAuth; address?: string; port?: number } = {}): Promise<FakeRegistry> {
     const server = createServer({ keepAliveTimeout: 60_000 });
     const registry = new FakeRegistry(server);
     registry.auth = init.auth;
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => server.listen(init.port ?? 0, init.address ?? '127.0.0.1', resolve));
     return registry;
   }
 
   /** `127.0.0.1:port`: the registry part of a reference. */
   get host(): string {
-    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    const { address, port } = this.#server.address() as AddressInfo;
+    return `${address}:${port}`;
   }
 
   /** Connections that are open now. */

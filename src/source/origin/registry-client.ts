@@ -28,6 +28,8 @@ export type Repository = Pick<Reference, 'registry' | 'repository'>;
 
 interface Options {
   readonly signal: AbortSignal;
+  /** In place of the client's own: short where somebody has another way to go. Holds for all reads of a blob. */
+  readonly retryBudgetMs?: number;
 }
 
 /** What a tag points at. */
@@ -156,16 +158,17 @@ class Client implements RegistryClient {
     { digest, size }: { digest: Digest; size?: number },
     options: Options,
   ): Promise<RangedBlob> {
-    const known = size ?? (await this.#blobs.size(repository, digest, options.signal));
+    const where = within(repository, options);
+    const known = size ?? (await this.#blobs.size(where, digest, options.signal));
     return {
       digest,
       size: known,
-      read: (offset, length, how) => this.#blobs.read(repository, digest, known, { offset, length }, how),
+      read: (offset, length, how) => this.#blobs.read(where, digest, known, { offset, length }, how),
     };
   }
 
   blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail> {
-    return this.#blobs.tail(repository, digest, maxBytes, options.signal);
+    return this.#blobs.tail(within(repository, options), digest, maxBytes, options.signal);
   }
 
   async config(
@@ -199,11 +202,12 @@ class Client implements RegistryClient {
     { registry, repository }: Repository,
     target: string,
     method: 'GET' | 'HEAD',
-    { signal }: Options,
+    { signal, retryBudgetMs }: Options,
   ): SessionRequest {
     return {
       registry,
       repository,
+      ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }),
       path: `/v2/${repository}/manifests/${checkTarget(target)}`,
       method,
       accept: ACCEPT,
@@ -222,18 +226,25 @@ class Client implements RegistryClient {
   }
 
   #send(request: SessionRequest): Promise<Exchange> {
-    const { registry, path, signal } = request;
+    const { registry, path, signal, retryBudgetMs } = request;
+    const { clock } = this.#retry;
+    const endsAtMs = retryBudgetMs === undefined ? undefined : clock.nowMs() + retryBudgetMs;
     return withRetries(
       this.#retry,
-      this.#init,
+      { ...this.#init, ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }) },
       signal,
-      (giveUpAtMs) => this.#gate.pass(request, (progress) => this.#session.send(request, progress), giveUpAtMs),
+      (giveUpAtMs = endsAtMs) =>
+        this.#gate.pass(request, (progress) => this.#session.send(request, progress), giveUpAtMs),
       (error, waitMs) => {
         this.#log.debug('registry request failed, trying again', { registry, path, error: error.message, waitMs });
       },
-      () => this.#gate.patienceMs(registry),
+      () => Math.min(this.#gate.patienceMs(registry), retryBudgetMs ?? Number.POSITIVE_INFINITY),
     );
   }
+}
+
+function within({ registry, repository }: Repository, { retryBudgetMs }: Options) {
+  return { registry, repository, ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }) };
 }
 
 /** Tags come from parsed references and digests from manifests, but both end up in a path. */
