@@ -5,14 +5,13 @@ import { Level } from 'level';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
-import { serveImageProxy } from './cri/image-proxy.ts';
 import { ShoalError, withContext } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
 import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
-import { createGivenCredentials } from './lazy/given-credentials.ts';
+import { createGivenCredentials, serveConfiguredImages } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -183,11 +182,7 @@ export async function runDaemon(
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
-    if (config.cri.socket !== undefined) {
-      const { socket, containerdSocket } = config.cri;
-      const cri = await serveImageProxy({ pulls: given.pulls, log }, { socket, containerdSocket });
-      stack.defer(() => cri.close());
-    }
+    stack.use(await serveConfiguredImages(config, { pulls: given.pulls, log }));
     const source = createStatusSource(
       { blobs, runs, images, mounts, trap, sources: [local, origin], fetchedBytes: () => fetchedBytes },
       { root, reason },
