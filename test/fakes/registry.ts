@@ -23,6 +23,8 @@ export interface Fault {
   readonly headers?: Readonly<Record<string, string | string[] | undefined>>;
   /** Answer a range with all of the blob and 200. */
   readonly ignoreRange?: boolean;
+  /** Answer a range with the one behind it. */
+  readonly wrongRange?: boolean;
   /** Answer suffix ranges (`bytes=-n`) with 416, as servers do that don't know them. */
   readonly noSuffix?: boolean;
   /** Send this many bytes of the body, then cut the connection. */
@@ -270,8 +272,9 @@ function sendRange(request: IncomingMessage, response: ServerResponse, bytes: Ui
     sendBody(request, response, 416, { 'content-range': `bytes */${total}` }, new Uint8Array(0), fault);
     return;
   }
-  const part = bytes.subarray(first, last + 1);
-  sendBody(request, response, 206, { 'content-range': `bytes ${first}-${last}/${total}` }, part, fault);
+  const by = fault.wrongRange === true ? 1 : 0;
+  const part = bytes.subarray(first + by, last + by + 1);
+  sendBody(request, response, 206, { 'content-range': `bytes ${first + by}-${last + by}/${total}` }, part, fault);
 }
 
 function sendBody(
