@@ -13,6 +13,7 @@ import type { CredentialChain } from './credentials.ts';
 import { REGISTRY_LIMITS } from './limits.ts';
 import { createRegistryGate, type RegistryGate } from './registry-gate.ts';
 import { type RetryInit, withRetries } from './retry.ts';
+import type { Secret } from './secret.ts';
 import { RegistrySession, type SessionRequest } from './session.ts';
 import { createTokenSource, type TokenSource } from './token.ts';
 import {
@@ -60,6 +61,11 @@ export interface RegistryClient {
   blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail>;
   /** A small blob as a whole, such as the image config, verified. Throws INVALID_MANIFEST for wrong bytes. */
   config(repository: Repository, descriptor: { digest: Digest; size: number }, options: Options): Promise<Uint8Array>;
+  /**
+   * The Authorization header with the registry's token for pulls of this one repository, when there is one that ends
+   * within five minutes; never a password. For mirrors that the operator lets have it.
+   */
+  pullToken(repository: Repository): Secret | undefined;
   /** There are new credentials for this repository: refusals of the former ones are forgotten. */
   renewed(repository: Repository): void;
   /** Cuts all connections; calls under way fail. Idempotent. */
@@ -107,12 +113,15 @@ class Client implements RegistryClient {
     this.#tokens = createTokenSource({ ...components, ...this.#retry, transport: this.#transport });
     this.#session = new RegistrySession({ ...components, transport: this.#transport, tokens: this.#tokens });
     const { attempts, connections, maxRetryAfterMs, retryBudgetMs } = { ...REGISTRY_LIMITS, ...init };
-    this.#gate = createRegistryGate(this.#retry, {
-      most: connections,
-      longestWaitMs: maxRetryAfterMs,
-      budgetMs: retryBudgetMs,
-      rests: attempts > 1,
-    });
+    this.#gate = createRegistryGate(
+      { ...this.#retry, log: components.log },
+      {
+        most: connections,
+        longestWaitMs: maxRetryAfterMs,
+        budgetMs: retryBudgetMs,
+        rests: attempts > 1,
+      },
+    );
     this.#blobs = new BlobReader((request) => this.#send(request));
   }
 
@@ -182,6 +191,10 @@ class Client implements RegistryClient {
     const bytes = await this.#blobs.whole(repository, digest, size, signal);
     verify(bytes, digest, 'config');
     return bytes;
+  }
+
+  pullToken(repository: Repository): Secret | undefined {
+    return this.#tokens.lendable(repository);
   }
 
   renewed(repository: Repository): void {
