@@ -48,6 +48,9 @@ test('a hundred reads that are refused at once lead to one token request', async
   assert.equal(fake.registry.count('/token'), 1);
   await fake.read();
   assert.equal(fake.registry.count('/token'), 1, 'the token is kept');
+  fake.registry.revokeTokens();
+  await Promise.all(Array.from({ length: 100 }, () => fake.read()));
+  assert.equal(fake.registry.count('/token'), 2, 'one more when it stops working, for all (F17)');
 });
 
 test('only pull of the one repository is asked for, whatever the challenge says', async () => {
