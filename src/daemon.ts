@@ -5,14 +5,13 @@ import { Level } from 'level';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
-import { serveImageProxy } from './cri/image-proxy.ts';
 import { ShoalError, withContext } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
-import { createBlobOpener } from './lazy/blob-opener.ts';
+import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
-import { createGivenCredentials } from './lazy/given-credentials.ts';
+import { createGivenCredentials, serveConfiguredImages } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -34,6 +33,7 @@ import { serveSnapshots } from './snapshot/grpc.ts';
 import type { MetaStore } from './snapshot/metastore.ts';
 import { openLevelMetaStore } from './snapshot/metastores.ts';
 import { createSnapshotter } from './snapshot/snapshotter.ts';
+import { createAskedRegistries } from './source/asked-registries.ts';
 import { fetchImage } from './source/origin/fetch-image.ts';
 import { createOriginStore } from './source/origin/origin-store.ts';
 import type { BlobDevice } from './store/blob-device.ts';
@@ -91,13 +91,14 @@ export async function runDaemon(
 
     // The cascade: what this node has, then the origin.
     const given = createGivenCredentials((repository) => registry.renewed(repository));
-    const registry = createConfiguredRegistry(config, { ...parts, given: given.sources });
+    const asked = createAskedRegistries();
+    const registry = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
     stack.defer(() => registry.close());
     const origin = sourceCounters('origin');
     const local = sourceCounters('local');
     let fetchedBytes = 0;
     const originStore = createOriginStore(
-      { blobs: createOriginBlobs({ blobs, registry }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
+      { blobs: createOriginBlobs({ blobs, registry, asked }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
     blobs.connect(
@@ -147,16 +148,19 @@ export async function runDaemon(
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
     const opener = createLayerOpener({ registry: createBlobOpener(registry), blobs, readers, log });
     const manifests = createManifestLookup({
-      fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
+      async fetch(reference, digest, { signal }) {
+        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
+      },
     });
     const lazyLayers = createLazyLayers({
-      ...{ opener, manifests, runs, blobs, images, given: given.labels, log },
+      ...{ opener, manifests, runs, blobs, images, given: given.labels, asked, log },
       ...(hints === undefined ? {} : { hints }),
     });
     const platform = hostPlatform(process.arch);
     const mounts = createManualMounts({
       resolver: {
         async resolve(reference, { signal }) {
+          asked.admit(reference.registry);
           const image = await fetchImage(registry, reference, { platform, signal });
           return { digest: image.manifest.digest, layers: image.manifest.layers };
         },
@@ -178,11 +182,7 @@ export async function runDaemon(
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
-    if (config.cri.socket !== undefined) {
-      const { socket, containerdSocket } = config.cri;
-      const cri = await serveImageProxy({ pulls: given.pulls, log }, { socket, containerdSocket });
-      stack.defer(() => cri.close());
-    }
+    stack.use(await serveConfiguredImages(config, { pulls: given.pulls, log }));
     const source = createStatusSource(
       { blobs, runs, images, mounts, trap, sources: [local, origin], fetchedBytes: () => fetchedBytes },
       { root, reason },

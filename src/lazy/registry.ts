@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { Config } from '../config.ts';
 import { ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import type { AskedRegistries } from '../source/asked-registries.ts';
 import { createStaticCredentials } from '../source/origin/config-credentials.ts';
 import { type CredentialSource, chainCredentials } from '../source/origin/credentials.ts';
 import { createDockerCredentials } from '../source/origin/docker-credentials.ts';
@@ -13,15 +14,20 @@ import { createRegistryClient, type RegistryClient } from '../source/origin/regi
 import { createUrlPolicy, type RegistryRules } from '../source/url-policy.ts';
 
 /**
- * The registry client a configuration asks for; `given` are credentials that come before all configured ones. Throws
- * CONFIG_INVALID when a file it names cannot be read.
+ * The registry client a configuration asks for; `given` are credentials that come before all configured ones, `asked`
+ * the registries that may be asked besides the configured ones (not given: all). Throws CONFIG_INVALID when a file it names cannot be read.
  */
 export function createConfiguredRegistry(
   config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
-  components: { log: Logger; clock: Clock; given?: readonly CredentialSource[] },
+  components: { log: Logger; clock: Clock; given?: readonly CredentialSource[]; asked?: AskedRegistries },
 ): RegistryClient {
   const { fetch } = config;
-  const policy = createUrlPolicy({ registries: rules(config.registry), onlyConfigured: fetch.onlyConfigured });
+  const { asked } = components;
+  const policy = createUrlPolicy({
+    registries: rules(config.registry),
+    onlyConfigured: fetch.onlyConfigured,
+    ...(asked === undefined ? {} : { isAsked: (registry) => asked.has(registry) }),
+  });
   const credentials = chainCredentials(credentialSources(config, components.clock, components.given ?? []), components);
   return createRegistryClient(
     { ...components, policy, credentials },
