@@ -1,7 +1,7 @@
 import type { Digest } from '../core/digest.ts';
 import { orAborted } from '../core/or-aborted.ts';
 import { atMost } from '../core/turns.ts';
-import { ShoalError, withContext } from '../errors.ts';
+import { hasCode, ShoalError, withContext } from '../errors.ts';
 import type { LayerDescriptor, LayerReader, RangedBlob } from '../image/layer-reader.ts';
 import type { LayerTree } from '../image/layer-tree.ts';
 import { readLayer } from '../image/readers/index.ts';
@@ -36,6 +36,8 @@ export interface BlobOpener {
 
 export function createLayerOpener(components: {
   registry: BlobOpener;
+  /** Past the mirrors of the image's registry, where it has any: what they gave may not be the layer it should be. */
+  direct?: (reference: Reference) => Promise<BlobOpener | undefined>;
   blobs: BlobStore;
   readers: readonly LayerReader[];
   log: Logger;
@@ -52,8 +54,7 @@ export function createLayerOpener(components: {
       return known;
     }
     const startedMs = performance.now();
-    const blob = await components.registry.openBlob(reference, layer, { signal });
-    const { format, content } = await readLayer(layer, blob, { signal, readers: components.readers });
+    const { blob, format, content } = await read(reference, layer, signal);
     const device = await components.blobs.create(layer.digest, {
       chunks: content.chunks,
       tree: encodeTree(content.tree),
@@ -73,6 +74,20 @@ export function createLayerOpener(components: {
       tookMs: Math.round(performance.now() - startedMs),
     });
     return device;
+  }
+
+  async function read(reference: Reference, layer: LayerDescriptor, signal: AbortSignal) {
+    const from = async (opener: BlobOpener) => {
+      const blob = await opener.openBlob(reference, layer, { signal });
+      return { blob, ...(await readLayer(layer, blob, { signal, readers: components.readers })) };
+    };
+    try {
+      return await from(components.registry);
+    } catch (error) {
+      const direct = hasCode(error, 'INVALID_LAYER') ? await components.direct?.(reference) : undefined;
+      if (direct === undefined) throw error;
+      return await from(direct);
+    }
   }
 
   return {

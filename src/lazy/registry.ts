@@ -10,7 +10,7 @@ import {
   createStaticCredentials,
 } from '../source/origin/credentials.ts';
 import { createRegistryClient, type RegistryClient } from '../source/origin/registry-client.ts';
-import { createUrlPolicy, type RegistryRules } from '../source/url-policy.ts';
+import { createUrlPolicy, type RegistryRules, type UrlPolicy } from '../source/url-policy.ts';
 
 /** The registry client a configuration asks for. Throws CONFIG_INVALID when a file it names cannot be read. */
 export function createConfiguredRegistry(
@@ -18,7 +18,7 @@ export function createConfiguredRegistry(
   components: { log: Logger; clock: Clock },
 ): RegistryClient {
   const { fetch } = config;
-  const policy = createUrlPolicy({ registries: rules(config.registry), onlyConfigured: fetch.onlyConfigured });
+  const policy = createConfiguredPolicy(config);
   return createRegistryClient(
     { ...components, policy, credentials: credentialSources(config) },
     {
@@ -30,6 +30,11 @@ export function createConfiguredRegistry(
       ...(fetch.ca === undefined ? {} : { ca: readNamedFile(fetch.ca, 'fetch.ca') }),
     },
   );
+}
+
+/** The URL policy a configuration asks for. */
+export function createConfiguredPolicy(config: Pick<Config, 'fetch' | 'registry'>): UrlPolicy {
+  return createUrlPolicy({ registries: rules(config.registry), onlyConfigured: config.fetch.onlyConfigured });
 }
 
 function rules(registries: Config['registry']): Record<string, RegistryRules> {
