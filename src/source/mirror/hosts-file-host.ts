@@ -121,9 +121,11 @@ function isStrings(value: unknown): value is string[] {
 function parseBase(text: string, path: readonly string[], context: HostsContext): { origin: string; pathname: string } {
   const where = path.length === 0 ? ['server'] : path;
   const shown = JSON.stringify(text.slice(0, 120));
-  const url = text.length > 2_048 ? null : URL.parse(/^https?:\/\//i.test(text) ? text : `https://${text}`);
+  const hasScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text);
+  const url = text.length > 2_048 ? null : URL.parse(hasScheme ? text : `https://${text}`);
   if (url === null || url.hostname === '') throw context.fail(where, `${shown} is not a host or an http(s) URL`);
-  if (url.protocol !== 'https:' && url.protocol !== 'http:') throw context.fail(where, `${shown} is not http or https`);
+  if (url.protocol !== 'https:' && url.protocol !== 'http:')
+    throw context.fail(where, `${shown} is neither http nor https`);
   if (url.username !== '' || url.password !== '') throw context.fail(where, 'a URL with a user name is not allowed');
   if (url.search !== '' || url.hash !== '') throw context.fail(where, `${shown} has a query or a fragment`);
   if (url.port === '0') throw context.fail(where, `${shown} has port 0`);
