@@ -151,7 +151,7 @@ export const CONFIG_SCHEMA = {
           type: 'boolean',
           default: true,
           description:
-            'Fetch what the image itself marks as needed at start (eStargz landmark) before it is asked for.',
+            'Fetch before it is asked for what an image starts with: what the image itself marks (eStargz landmark), and the program of its config with the libraries it names.',
         },
         background: {
           type: 'boolean',

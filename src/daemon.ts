@@ -24,6 +24,7 @@ import { createPrefetcher } from './lazy/prefetch.ts';
 import { createConfiguredPolicy, createConfiguredRegistry } from './lazy/registry.ts';
 import { createRunRecords } from './lazy/run-records.ts';
 import { createLazyRuns, type LazyRuns } from './lazy/runs.ts';
+import { createStartHints } from './lazy/start-hints.ts';
 import { createStatusSource } from './lazy/status-source.ts';
 import type { Logger } from './log.ts';
 import { createMetricsRegistry } from './metrics.ts';
@@ -128,8 +129,16 @@ export async function runDaemon(
     const prefetcher = createPrefetcher({ log }, { hints: config.fetch.prefetch, background: config.fetch.background });
     stack.defer(() => prefetcher.stop());
     const devices = createAttachedDevices({ blobs, trap, prefetcher, log });
+    const hints = config.fetch.prefetch ? createStartHints({ registry, blobs, log }) : undefined;
+    stack.defer(() => hints?.stop());
     const runs = createLazyRuns(
-      { blobs, devices, records: createRunRecords(db.sublevel('runs')), log },
+      {
+        blobs,
+        devices,
+        records: createRunRecords(db.sublevel('runs')),
+        log,
+        ...(hints === undefined ? {} : { hints }),
+      },
       { root, readAheadKb: READ_AHEAD_KB, backing: trap.kind === 'fuse' ? 'file-or-loop' : 'file' },
     );
     let serving = false;
@@ -155,7 +164,10 @@ export async function runDaemon(
     const manifests = createManifestLookup({
       fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
     });
-    const lazyLayers = createLazyLayers({ opener, manifests, runs, blobs, images, log });
+    const lazyLayers = createLazyLayers({
+      ...{ opener, manifests, runs, blobs, images, log },
+      ...(hints === undefined ? {} : { hints }),
+    });
     const platform = hostPlatform(process.arch);
     const mounts = createManualMounts({
       resolver: {
