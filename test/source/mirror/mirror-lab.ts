@@ -34,6 +34,8 @@ export interface MirrorLab {
   readonly directory: string;
   /** Writes the registry's `hosts.toml`. */
   hosts(text: string): Promise<void>;
+  /** The same of another registry. */
+  hostsOf(registry: string, text: string): Promise<void>;
   /** Reads a chunk, checks its bytes, and tells how long it took. */
   read(index: number, how?: { signal?: AbortSignal; urgency?: 'demand' | 'prefetch' }): Promise<number>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -110,6 +112,11 @@ export async function startMirrorLab(
     directory,
     client: createMirroredRegistry({ ...parts, origin: direct, chains }),
     hosts: (text) => writeFile(join(folder, 'hosts.toml'), text),
+    async hostsOf(other, text) {
+      const own = join(directory, other);
+      await mkdir(own, { recursive: true });
+      await writeFile(join(own, 'hosts.toml'), text);
+    },
     async read(index, how = {}) {
       const startedMs = performance.now();
       const signal = how.signal ?? AbortSignal.timeout(30_000);
