@@ -50,6 +50,7 @@ export class FakeDragonfly {
   readonly #proxy: Server;
   readonly #health: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #sizes = new Map<string, number>();
   readonly #pieces = new Map<string, Promise<Uint8Array>>();
   readonly #faults: { fault: DragonflyFault; left: number }[] = [];
 
@@ -142,9 +143,13 @@ export class FakeDragonfly {
       : sha256(
           `${upstream.origin}${upstream.pathname}${headers['x-dragonfly-tag']}${headers['x-dragonfly-application']}`,
         );
-    const head = await fetch(upstream, { method: 'HEAD', headers: forwarded(headers) });
-    if (!head.ok) return this.#fail(response, head.status, 'backend', '', head.headers.get('www-authenticate'));
-    const size = Number(head.headers.get('content-length'));
+    let size = this.#sizes.get(task);
+    if (size === undefined) {
+      const head = await fetch(upstream, { method: 'HEAD', headers: forwarded(headers) });
+      if (!head.ok) return this.#fail(response, head.status, 'backend', '', head.headers.get('www-authenticate'));
+      size = Number(head.headers.get('content-length'));
+      this.#sizes.set(task, size);
+    }
     const [, from = '', to = ''] = /^bytes=(\d*)-(\d*)$/.exec(headers.range ?? '') ?? [];
     const ranged = headers.range !== undefined && fault.ignoreRange !== true;
     const first = !ranged ? 0 : from === '' ? Math.max(0, size - Number(to)) : Number(from);

@@ -1,18 +1,33 @@
 import type { RangedBlob, ReadOptions } from '../../image/layer-reader.ts';
 import { type Flight, startFlight } from '../../store/flight.ts';
 
+/** Told of a piece as it arrives: its first `filled` bytes are in `bytes`. */
+type OnArrival = (bytes: Uint8Array, filled: number) => void;
+
 /** Pieces read lately, and those being read, of all blobs of one mirror. */
 export interface PieceCache {
-  /** A piece, fetched by one caller for all; not the caller's to change. */
-  get(key: string, options: ReadOptions, fetch: (options: ReadOptions) => Promise<Uint8Array>): Promise<Uint8Array>;
+  /** A piece, fetched by one caller for all; not the caller's to change. `onArrival` is told of what is there already. */
+  get(
+    key: string,
+    options: Pick<ReadOptions, 'signal' | 'urgency'>,
+    fetch: (options: ReadOptions) => Promise<Uint8Array>,
+    onArrival: OnArrival,
+  ): Promise<Uint8Array>;
   /** Forgets everything: what is kept may be wrong. */
   clear(): void;
+}
+
+/** A piece under way. */
+interface Arriving {
+  readonly flight: Flight<Uint8Array>;
+  readonly watchers: Set<OnArrival>;
+  so: { bytes: Uint8Array; filled: number } | undefined;
 }
 
 /** A cache of the last `pieces` pieces. */
 export function createPieceCache(init: { pieces: number }): PieceCache {
   const kept = new Map<string, Uint8Array>();
-  const flights = new Map<string, Flight<Uint8Array>>();
+  const arriving = new Map<string, Arriving>();
 
   function keep(key: string, bytes: Uint8Array): void {
     kept.delete(key);
@@ -23,30 +38,44 @@ export function createPieceCache(init: { pieces: number }): PieceCache {
     }
   }
 
+  function start(key: string, fetch: (options: ReadOptions) => Promise<Uint8Array>): Arriving {
+    const started: Arriving = {
+      watchers: new Set(),
+      so: undefined,
+      flight: startFlight(
+        async (shared) => {
+          const onBytes: OnArrival = (bytes, filled) => {
+            started.so = { bytes, filled };
+            for (const watch of started.watchers) watch(bytes, filled);
+          };
+          const bytes = await fetch({ signal: shared.signal, urgency: shared.urgency, onBytes });
+          keep(key, bytes);
+          return bytes;
+        },
+        () => {
+          if (arriving.get(key) === started) arriving.delete(key);
+        },
+      ),
+    };
+    arriving.set(key, started);
+    return started;
+  }
+
   return {
-    async get(key, options, fetch) {
+    async get(key, { signal, urgency = 'demand' }, fetch, onArrival) {
       const found = kept.get(key);
       if (found !== undefined) {
         keep(key, found);
         return found;
       }
-      let flight = flights.get(key);
-      if (flight === undefined) {
-        const started = startFlight(
-          async ({ signal, urgency }) => {
-            const bytes = await fetch({ signal, urgency });
-            keep(key, bytes);
-            return bytes;
-          },
-          () => {
-            if (flights.get(key) === started) flights.delete(key);
-          },
-        );
-        flights.set(key, started);
-        flight = started;
+      const piece = arriving.get(key) ?? start(key, fetch);
+      if (piece.so !== undefined) onArrival(piece.so.bytes, piece.so.filled);
+      piece.watchers.add(onArrival);
+      try {
+        return await piece.flight.join({ signal, urgency });
+      } finally {
+        piece.watchers.delete(onArrival);
       }
-      const { signal, urgency = 'demand' } = options;
-      return await flight.join({ signal, urgency });
     },
     clear: () => kept.clear(),
   };
@@ -54,7 +83,8 @@ export function createPieceCache(init: { pieces: number }): PieceCache {
 
 /**
  * A blob that is only asked for whole pieces (`pieceBytes`, aligned; the last one is shorter), as Dragonfly moves them:
- * four reads of 1 MiB make one request for 4 MiB, not four that each bring a piece to the node.
+ * four reads of 1 MiB make one request for 4 MiB, not four that each bring a piece to the node. A reader gets its part
+ * of a piece as soon as that is there.
  */
 export function pieceBlob(
   inner: RangedBlob,
@@ -64,12 +94,6 @@ export function pieceBlob(
   const { digest, size } = inner;
   const { pieceBytes } = init;
 
-  function piece(index: number, options: ReadOptions): Promise<Uint8Array> {
-    const start = index * pieceBytes;
-    const length = Math.min(pieceBytes, size - start);
-    return components.cache.get(`${digest}/${index}`, options, (own) => inner.read(start, length, own));
-  }
-
   return {
     digest,
     size,
@@ -78,19 +102,47 @@ export function pieceBlob(
       if (!(offset >= 0 && length > 0 && offset + length <= size)) return await inner.read(offset, length, options);
       const first = Math.floor(offset / pieceBytes);
       const end = Math.ceil((offset + length) / pieceBytes);
-      // Pieces are shared, and what is returned is the caller's: so it is a copy.
-      const bytes = Buffer.allocUnsafeSlow(length);
-      const pieces = Array.from({ length: end - first }, (_, index) => piece(first + index, options));
+      const wanted = new Wanted(offset, length, options);
+      const pieces = Array.from({ length: end - first }, (_, nth) => {
+        const start = (first + nth) * pieceBytes;
+        return components.cache.get(
+          `${digest}/${first + nth}`,
+          options,
+          (own) => inner.read(start, Math.min(pieceBytes, size - start), own),
+          (bytes, filled) => wanted.arrived(start, bytes, filled),
+        );
+      });
       for (const each of pieces) each.catch(() => {});
-      for (const [index, arriving] of pieces.entries()) {
-        const whole = await arriving;
-        const start = (first + index) * pieceBytes;
-        const from = Math.max(0, offset - start);
-        const to = Math.min(whole.byteLength, offset + length - start);
-        bytes.set(whole.subarray(from, to), start + from - offset);
-        options.onBytes?.(bytes, start + to - offset);
+      for (const [nth, piece] of pieces.entries()) {
+        const bytes = await piece;
+        wanted.arrived((first + nth) * pieceBytes, bytes, bytes.byteLength);
       }
-      return bytes;
+      return wanted.bytes;
     },
   };
+}
+
+/** What one read wants of several pieces. A copy: pieces are shared, and what a read returns is the caller's. */
+class Wanted {
+  readonly bytes: Uint8Array;
+  readonly #offset: number;
+  readonly #options: ReadOptions;
+  #filled = 0;
+
+  constructor(offset: number, length: number, options: ReadOptions) {
+    this.bytes = Buffer.allocUnsafeSlow(length);
+    this.#offset = offset;
+    this.#options = options;
+  }
+
+  /** The first `filled` bytes of the piece at `start` are there; taken when they continue what is here. */
+  arrived(start: number, piece: Uint8Array, filled: number): void {
+    const at = this.#offset + this.#filled - start;
+    if (at < 0 || at >= filled || this.#options.signal.aborted) return;
+    const part = piece.subarray(at, Math.min(filled, at + this.bytes.byteLength - this.#filled));
+    if (part.byteLength === 0) return;
+    this.bytes.set(part, this.#filled);
+    this.#filled += part.byteLength;
+    this.#options.onBytes?.(this.bytes, this.#filled);
+  }
 }
