@@ -12,6 +12,7 @@ import {
   pingMirror,
   tlsOf,
 } from './mirror-host.ts';
+import { createPieceCache, type PieceCache } from './piece-blob.ts';
 import { type DragonflyInit, mirrorTarget, type ProxyInit, proxyTarget, type Target, type Upstream } from './target.ts';
 
 /** What is asked for one registry's content, in order. The same object as long as its file does not change. */
@@ -59,12 +60,18 @@ interface Wanted {
   readonly checkIntervalMs: number | undefined;
 }
 
+/** What all registries share that one mirror stands for. */
+interface Shared {
+  readonly endpoint: Endpoint;
+  readonly pieces: PieceCache;
+}
+
 class Chains implements MirrorChains {
   readonly #components: MirrorHostComponents & { directory: HostsDirectory };
   readonly #init: MirrorChainsInit;
   readonly #chains = new Map<string, MirrorChain>();
   readonly #hosts = new Map<string, MirrorHost>();
-  readonly #endpoints = new Map<string, Endpoint>();
+  readonly #endpoints = new Map<string, Shared>();
   readonly #retired = new Set<{ host: MirrorHost; timer: NodeJS.Timeout }>();
   #closed = false;
 
@@ -86,7 +93,7 @@ class Chains implements MirrorChains {
     this.#closed = true;
     const hosts = [...this.#hosts.values(), ...[...this.#retired].map(({ host }) => host)];
     for (const { timer } of this.#retired) clearTimeout(timer);
-    for (const endpoint of this.#endpoints.values()) endpoint.close();
+    for (const { endpoint } of this.#endpoints.values()) endpoint.close();
     this.#hosts.clear();
     this.#chains.clear();
     this.#retired.clear();
@@ -183,22 +190,25 @@ class Chains implements MirrorChains {
   #host(registry: string, wanted: Wanted): MirrorHost {
     const known = this.#hosts.get(wanted.key);
     if (known !== undefined) return known;
-    const host = createMirrorHost({ ...this.#components, endpoint: this.#endpoint(wanted) }, { ...wanted, registry });
+    const host = createMirrorHost({ ...this.#components, ...this.#endpoint(wanted) }, { ...wanted, registry });
     this.#hosts.set(wanted.key, host);
     return host;
   }
 
   /** One per mirror, not per registry: a dead one is found dead once. */
-  #endpoint({ target, connection, failureLimit, checkIntervalMs }: Wanted): Endpoint {
+  #endpoint({ target, connection, failureLimit, checkIntervalMs }: Wanted): Shared {
     const key = JSON.stringify([target.name, target.kind, target.pingUrl, failureLimit, checkIntervalMs]);
-    let endpoint = this.#endpoints.get(key);
-    if (endpoint === undefined) {
+    let shared = this.#endpoints.get(key);
+    if (shared === undefined) {
       const { clock, log, policy } = this.#components;
       const ping = (signal: AbortSignal): Promise<boolean> => pingMirror({ policy }, { target, connection, signal });
-      endpoint = createEndpoint({ clock, log, ping }, { name: target.name, failureLimit, checkIntervalMs });
-      this.#endpoints.set(key, endpoint);
+      shared = {
+        endpoint: createEndpoint({ clock, log, ping }, { name: target.name, failureLimit, checkIntervalMs }),
+        pieces: createPieceCache({ pieces: MIRROR_LIMITS.keptPieces, keptMs: MIRROR_LIMITS.keptPiecesMs }),
+      };
+      this.#endpoints.set(key, shared);
     }
-    return endpoint;
+    return shared;
   }
 
   /** No longer in any file: what is under way may end. */

@@ -26,8 +26,10 @@ export const MIRROR_LIMITS = {
   connections: 16,
   /** Dragonfly cuts blobs into pieces of this size at least, and of its multiples: no request straddles one more. */
   pieceBytes: 4 * 1024 * 1024,
-  /** Pieces kept of one Dragonfly mirror for the reads that follow: each reader is in one piece. */
+  /** Pieces kept of one Dragonfly client for the reads that follow: each reader is in one piece. */
   keptPieces: 8,
+  /** And for how long after the last of them was asked for. */
+  keptPiecesMs: 10_000,
   /** Requests of one mirror to hold in memory at once, with what they decode to. */
   inFlightBytes: 64 * 1024 * 1024,
   keptExtentBytes: 8 * 1024 * 1024,

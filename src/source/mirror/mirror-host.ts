@@ -16,7 +16,7 @@ import type { Endpoint } from './endpoint.ts';
 import type { MirrorEntry } from './hosts-file.ts';
 import { MIRROR_LIMITS } from './limits.ts';
 import { createMirrorPolicy, type PullToken } from './mirror-policy.ts';
-import { createPieceCache, pieceBlob } from './piece-blob.ts';
+import { type PieceCache, pieceBlob } from './piece-blob.ts';
 import type { Target } from './target.ts';
 
 type Urgency = 'demand' | 'prefetch';
@@ -72,13 +72,12 @@ export interface MirrorConnection extends MirrorTimes {
 }
 
 export function createMirrorHost(
-  components: MirrorHostComponents & { endpoint: Endpoint },
+  components: MirrorHostComponents & { endpoint: Endpoint; pieces: PieceCache },
   init: { target: Target; registry: string; pull: boolean; resolve: boolean; connection: MirrorConnection },
 ): MirrorHost {
-  const { clock, blobs, endpoint } = components;
+  const { clock, blobs, endpoint, pieces } = components;
   const { target, registry, connection } = init;
   const clients = new Map<Urgency, RegistryClient>();
-  const pieces = createPieceCache({ pieces: MIRROR_LIMITS.keptPieces });
   let bytes = 0;
 
   function client(urgency: Urgency): RegistryClient {

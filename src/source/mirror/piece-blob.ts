@@ -24,10 +24,11 @@ interface Arriving {
   so: { bytes: Uint8Array; filled: number } | undefined;
 }
 
-/** A cache of the last `pieces` pieces. */
-export function createPieceCache(init: { pieces: number }): PieceCache {
+/** A cache of the last `pieces` pieces, kept until nobody asked for one for `keptMs`. */
+export function createPieceCache(init: { pieces: number; keptMs: number }): PieceCache {
   const kept = new Map<string, Uint8Array>();
   const arriving = new Map<string, Arriving>();
+  let idle: NodeJS.Timeout | undefined;
 
   function keep(key: string, bytes: Uint8Array): void {
     kept.delete(key);
@@ -36,6 +37,9 @@ export function createPieceCache(init: { pieces: number }): PieceCache {
       if (kept.size <= init.pieces) break;
       kept.delete(oldest);
     }
+    // Readers that went on do not come back soon.
+    clearTimeout(idle);
+    idle = setTimeout(() => kept.clear(), init.keptMs).unref();
   }
 
   function start(key: string, fetch: (options: ReadOptions) => Promise<Uint8Array>): Arriving {

@@ -9,7 +9,7 @@ import { FakeRangedBlob } from '../../store/blob-fixture.ts';
 
 const signal = new AbortController().signal;
 
-function blobOf(bytes: Uint8Array, init = { pieceBytes: 1_000, pieces: 4 }) {
+function blobOf(bytes: Uint8Array, init = { pieceBytes: 1_000, pieces: 4, keptMs: 10_000 }) {
   const inner = new FakeRangedBlob({ digest: sha256(bytes), compressed: bytes });
   return { inner, blob: pieceBlob(inner, { cache: createPieceCache(init) }, init) };
 }
