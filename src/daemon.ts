@@ -5,12 +5,14 @@ import { Level } from 'level';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
+import { serveImageProxy } from './cri/image-proxy.ts';
 import { ShoalError, withContext } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
 import { createBlobOpener } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
+import { createGivenCredentials } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -91,7 +93,8 @@ export async function runDaemon(
     stack.defer(() => images.flush());
 
     // The cascade: what this node has, then the mirrors of the image's registry, then the registry itself.
-    const direct = createConfiguredRegistry(config, parts);
+    const given = createGivenCredentials((repository) => direct.renewed(repository));
+    const direct = createConfiguredRegistry(config, { ...parts, given: given.sources });
     stack.defer(() => direct.close());
     const mirrors = createConfiguredMirrors(config, { ...parts, blobs, policy: createConfiguredPolicy(config) });
     stack.defer(() => mirrors.chains.close());
@@ -165,7 +168,7 @@ export async function runDaemon(
       fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
     });
     const lazyLayers = createLazyLayers({
-      ...{ opener, manifests, runs, blobs, images, log },
+      ...{ opener, manifests, runs, blobs, images, given: given.labels, log },
       ...(hints === undefined ? {} : { hints }),
     });
     const platform = hostPlatform(process.arch);
@@ -188,11 +191,16 @@ export async function runDaemon(
     await runs.releaseUnowned(ownersOf(store, await mounts.list()));
     await mounts.restore();
 
-    // The two sockets, last: who connects finds everything ready.
+    // The sockets, last: who connects finds everything ready.
     const snapshotter = await createSnapshotter({ store, lazyLayers, log }, { root });
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
+    if (config.cri.socket !== undefined) {
+      const { socket, containerdSocket } = config.cri;
+      const cri = await serveImageProxy({ pulls: given.pulls, log }, { socket, containerdSocket });
+      stack.defer(() => cri.close());
+    }
     const sources = [local, mirror, origin];
     const allFetched = (): number => fetchedBytes + mirrors.fetchedBytes();
     const source = createStatusSource(

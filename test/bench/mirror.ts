@@ -19,7 +19,7 @@ import { createMirrorChains } from '../../src/source/mirror/chains.ts';
 import { createHostsDirectory } from '../../src/source/mirror/hosts-directory.ts';
 import type { MirrorBlobs } from '../../src/source/mirror/mirror-host.ts';
 import { createMirroredStore } from '../../src/source/mirror/mirrored-store.ts';
-import { createStaticCredentials } from '../../src/source/origin/credentials.ts';
+import { chainCredentials } from '../../src/source/origin/credentials.ts';
 import { createOriginStore } from '../../src/source/origin/origin-store.ts';
 import { createRegistryClient } from '../../src/source/origin/registry-client.ts';
 import { createUrlPolicy } from '../../src/source/url-policy.ts';
@@ -129,7 +129,7 @@ async function subject(init: {
     await writeFile(join(root, host, 'hosts.toml'), hosts);
   }
   const policy = createUrlPolicy();
-  const direct = createRegistryClient({ ...parts, policy, credentials: createStaticCredentials({}) });
+  const direct = createRegistryClient({ ...parts, policy, credentials: chainCredentials([]) });
   const blobs: MirrorBlobs = { table: () => blob.table, find: () => ({ size, sources: [source] }) };
   const origin = createOriginStore({
     blobs: {

@@ -6,7 +6,7 @@ import { ShoalError } from '../../errors.ts';
 import type { RangedBlob } from '../../image/layer-reader.ts';
 import type { Logger } from '../../log.ts';
 import type { ChunkStore } from '../../store/chunk-store.ts';
-import { createStaticCredentials } from '../origin/credentials.ts';
+import { chainCredentials } from '../origin/credentials.ts';
 import { createOriginStore } from '../origin/origin-store.ts';
 import { createRegistryClient, type RegistryClient, type RegistryClientInit } from '../origin/registry-client.ts';
 import { createTransport, type TransportTls } from '../origin/transport.ts';
@@ -84,7 +84,7 @@ export function createMirrorHost(
     let made = clients.get(urgency);
     if (made === undefined) {
       const policy = createMirrorPolicy(components, { target, registry, urgency });
-      const credentials = createStaticCredentials({});
+      const credentials = chainCredentials([]);
       made = createRegistryClient({ ...components, policy, credentials }, clientInit(connection, target));
       clients.set(urgency, made);
     }

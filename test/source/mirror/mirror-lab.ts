@@ -10,7 +10,8 @@ import type { MirrorBlobs } from '../../../src/source/mirror/mirror-host.ts';
 import type { PullToken } from '../../../src/source/mirror/mirror-policy.ts';
 import { createMirroredRegistry } from '../../../src/source/mirror/mirrored-registry.ts';
 import { createMirroredStore } from '../../../src/source/mirror/mirrored-store.ts';
-import { createStaticCredentials, type StaticCredentials } from '../../../src/source/origin/credentials.ts';
+import { createStaticCredentials, type StaticCredentials } from '../../../src/source/origin/config-credentials.ts';
+import { chainCredentials } from '../../../src/source/origin/credentials.ts';
 import { createOriginStore } from '../../../src/source/origin/origin-store.ts';
 import { createRegistryClient, type RegistryClient } from '../../../src/source/origin/registry-client.ts';
 import { createUrlPolicy } from '../../../src/source/url-policy.ts';
@@ -64,7 +65,7 @@ export async function startMirrorLab(
     table: (digest) => (digest === blob.digest ? blob.table : undefined),
     find: (digest) => (digest === blob.digest ? { size: blob.compressed.byteLength, sources: [source] } : undefined),
   };
-  const credentials = createStaticCredentials(init.credentials?.(registry.host) ?? {});
+  const credentials = chainCredentials([createStaticCredentials(init.credentials?.(registry.host) ?? {})]);
   const direct = createRegistryClient({ ...parts, policy, credentials }, { retryBaseMs: 2 });
   const chains = createMirrorChains(
     {
