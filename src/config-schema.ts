@@ -190,6 +190,12 @@ export const CONFIG_SCHEMA = {
           description:
             'Folder with one folder per registry (`host_port_`, `host:port`, `host`, `_default`), each with a `hosts.toml`. A change is in effect within a second.',
         },
+        pull_tokens: {
+          type: 'boolean',
+          default: false,
+          description:
+            'Let mirrors have the registry’s token for pulls of one repository, if it ends within five minutes. A Dragonfly client shares it with its whole cluster. Off: private images are read from the registry itself.',
+        },
         first_byte_timeout_ms: {
           type: 'integer',
           minimum: 100,

@@ -5,14 +5,13 @@ import { Level } from 'level';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
-import { serveImageProxy } from './cri/image-proxy.ts';
 import { ShoalError, withContext } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
-import { createBlobOpener } from './lazy/blob-opener.ts';
+import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
-import { createGivenCredentials } from './lazy/given-credentials.ts';
+import { createGivenCredentials, serveConfiguredImages } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -23,7 +22,7 @@ import { createConfiguredMirrors } from './lazy/mirrors.ts';
 import { mountRoutes } from './lazy/mount-routes.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
-import { createConfiguredPolicy, createConfiguredRegistry } from './lazy/registry.ts';
+import { createConfiguredRegistry } from './lazy/registry.ts';
 import { createRunRecords } from './lazy/run-records.ts';
 import { createLazyRuns, type LazyRuns } from './lazy/runs.ts';
 import { createStartHints } from './lazy/start-hints.ts';
@@ -35,6 +34,7 @@ import { serveSnapshots } from './snapshot/grpc.ts';
 import type { MetaStore } from './snapshot/metastore.ts';
 import { openLevelMetaStore } from './snapshot/metastores.ts';
 import { createSnapshotter } from './snapshot/snapshotter.ts';
+import { createAskedRegistries } from './source/asked-registries.ts';
 import { createMirroredRegistry } from './source/mirror/mirrored-registry.ts';
 import { createMirroredStore } from './source/mirror/mirrored-store.ts';
 import { fetchImage } from './source/origin/fetch-image.ts';
@@ -94,9 +94,10 @@ export async function runDaemon(
 
     // The cascade: what this node has, then the mirrors of the image's registry, then the registry itself.
     const given = createGivenCredentials((repository) => direct.renewed(repository));
-    const direct = createConfiguredRegistry(config, { ...parts, given: given.sources });
+    const asked = createAskedRegistries();
+    const direct = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
     stack.defer(() => direct.close());
-    const mirrors = createConfiguredMirrors(config, { ...parts, blobs, policy: createConfiguredPolicy(config) });
+    const mirrors = createConfiguredMirrors(config, { ...parts, blobs, direct });
     stack.defer(() => mirrors.chains.close());
     const registry = createMirroredRegistry({ ...parts, origin: direct, chains: mirrors.chains });
     const origin = sourceCounters('origin');
@@ -104,7 +105,10 @@ export async function runDaemon(
     const local = sourceCounters('local');
     let fetchedBytes = 0;
     const originStore = createOriginStore(
-      { blobs: createOriginBlobs({ blobs, registry: direct }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
+      {
+        blobs: createOriginBlobs({ blobs, registry: direct, asked }),
+        onFetched: (_blob, bytes) => (fetchedBytes += bytes),
+      },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
     blobs.connect(
@@ -165,16 +169,19 @@ export async function runDaemon(
       log,
     });
     const manifests = createManifestLookup({
-      fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
+      async fetch(reference, digest, { signal }) {
+        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
+      },
     });
     const lazyLayers = createLazyLayers({
-      ...{ opener, manifests, runs, blobs, images, given: given.labels, log },
+      ...{ opener, manifests, runs, blobs, images, given: given.labels, asked, log },
       ...(hints === undefined ? {} : { hints }),
     });
     const platform = hostPlatform(process.arch);
     const mounts = createManualMounts({
       resolver: {
         async resolve(reference, { signal }) {
+          asked.admit(reference.registry);
           const image = await fetchImage(registry, reference, { platform, signal });
           return { digest: image.manifest.digest, layers: image.manifest.layers };
         },
@@ -196,11 +203,7 @@ export async function runDaemon(
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
-    if (config.cri.socket !== undefined) {
-      const { socket, containerdSocket } = config.cri;
-      const cri = await serveImageProxy({ pulls: given.pulls, log }, { socket, containerdSocket });
-      stack.defer(() => cri.close());
-    }
+    stack.use(await serveConfiguredImages(config, { pulls: given.pulls, log }));
     const sources = [local, mirror, origin];
     const allFetched = (): number => fetchedBytes + mirrors.fetchedBytes();
     const source = createStatusSource(

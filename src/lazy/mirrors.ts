@@ -11,10 +11,11 @@ import { createHostsDirectory, NO_DIRECTORY } from '../source/mirror/hosts-direc
 import type { MirrorBlobs, MirrorHost } from '../source/mirror/mirror-host.ts';
 import type { PullToken } from '../source/mirror/mirror-policy.ts';
 import type { ProxyInit } from '../source/mirror/target.ts';
-import type { UrlPolicy } from '../source/url-policy.ts';
+import type { RegistryClient } from '../source/origin/registry-client.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { ImageRecords } from './images.ts';
 import type { BlobOpener } from './layer-opener.ts';
+import { createConfiguredPolicy } from './registry.ts';
 
 /** The mirrors a configuration asks for. */
 export interface ConfiguredMirrors {
@@ -30,8 +31,8 @@ export interface ConfiguredMirrors {
 }
 
 export function createConfiguredMirrors(
-  config: Pick<Config, 'mirrors' | 'dragonfly' | 'proxy'>,
-  components: { clock: Clock; log: Logger; blobs: BlobStore; policy: UrlPolicy; pullToken?: PullToken },
+  config: Pick<Config, 'mirrors' | 'dragonfly' | 'proxy' | 'fetch' | 'registry'>,
+  components: { clock: Clock; log: Logger; blobs: BlobStore; direct: Pick<RegistryClient, 'pullToken'> },
 ): ConfiguredMirrors {
   const { enabled, configPath, firstByteTimeoutMs, attemptTimeoutMs } = config.mirrors;
   const directory = enabled ? createHostsDirectory(components, { path: configPath }) : NO_DIRECTORY;
@@ -42,13 +43,15 @@ export function createConfiguredMirrors(
       return info === undefined ? undefined : { size: info.size, sources: info.sources.toReversed() };
     },
   };
+  const pullToken: PullToken = (registry, repository) => components.direct.pullToken({ registry, repository });
   let fetchedBytes = 0;
   const chains = createMirrorChains(
     {
       ...components,
       blobs,
       directory,
-      pullToken: components.pullToken,
+      policy: createConfiguredPolicy(config),
+      pullToken: config.mirrors.pullTokens ? pullToken : undefined,
       onFetched: (bytes) => {
         fetchedBytes += bytes;
       },

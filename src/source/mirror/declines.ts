@@ -4,7 +4,7 @@ import { MIRROR_LIMITS } from './limits.ts';
 /** What a mirror said it does not have or give, for a while. */
 export interface Declines {
   has(...keys: readonly string[]): boolean;
-  add(key: string): void;
+  add(key: string, forMs?: number): void;
 }
 
 export function createDeclines({ clock }: { clock: Clock }): Declines {
@@ -21,9 +21,9 @@ export function createDeclines({ clock }: { clock: Clock }): Declines {
         return false;
       });
     },
-    add(key) {
+    add(key, forMs = MIRROR_LIMITS.declineMs) {
       untilMs.delete(key);
-      untilMs.set(key, clock.nowMs() + MIRROR_LIMITS.declineMs);
+      untilMs.set(key, clock.nowMs() + forMs);
       const oldest = untilMs.keys().next().value;
       if (untilMs.size > MIRROR_LIMITS.maxDeclines && oldest !== undefined) untilMs.delete(oldest);
     },

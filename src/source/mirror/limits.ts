@@ -35,6 +35,8 @@ export const MIRROR_LIMITS = {
   keptExtentBytes: 8 * 1024 * 1024,
   /** A mirror that does not have or give something is not asked for it again for this time. */
   declineMs: 30_000,
+  /** The same when it lacked a token that it may have as soon as there is one. */
+  tokenDeclineMs: 1_000,
   maxDeclines: 4_096,
   /** Bypass after a 429 that names no time. */
   throttleMs: 5_000,
@@ -42,6 +44,4 @@ export const MIRROR_LIMITS = {
   pingTimeoutMs: 3_000,
   /** Requests under way when a mirror is taken from a file have ended by then. */
   retireMs: 60_000,
-  /** Longest validity of a token a mirror may see (S8). */
-  maxTokenLifetimeMs: 300_000,
 } as const;

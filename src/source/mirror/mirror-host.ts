@@ -42,6 +42,8 @@ export interface MirrorHost {
   readonly resolve: boolean;
   readonly endpoint: Endpoint;
   readonly declines: Declines;
+  /** The registry's pull token is lent to it. */
+  readonly mayHaveToken: boolean;
   /** A failure that took this long cost the reader something. */
   readonly costlyMs: number;
   readonly store: ChunkStore;
@@ -157,6 +159,7 @@ export function createMirrorHost(
     resolve: init.resolve,
     endpoint,
     declines: createDeclines({ clock }),
+    mayHaveToken: components.pullToken !== undefined,
     costlyMs: Math.min(MAX_CHEAP_MS, connection.dialTimeoutMs / 2),
     store,
     bytes: () => bytes,

@@ -106,6 +106,7 @@ export function createMirroredRegistry(components: {
         (host, signal) => host.client('demand').config(where, descriptor, { signal }),
         () => origin.config(where, descriptor, options),
       ),
+    pullToken: (where) => origin.pullToken(where),
     renewed: (where) => origin.renewed(where),
     async close() {
       await chains.close();

@@ -81,7 +81,9 @@ function note(host: MirrorHost, error: unknown, { admission, question, tookMs }:
   // It answers, so it is well.
   host.endpoint.succeeded(admission);
   if (verdict.kind === 'passed-on') return 'next';
-  host.declines.add(verdict.scope === 'blob' ? question.subject : question.repository);
+  const waitsForToken = verdict.scope === 'token' && host.mayHaveToken;
+  const forMs = waitsForToken ? MIRROR_LIMITS.tokenDeclineMs : MIRROR_LIMITS.declineMs;
+  host.declines.add(verdict.scope === 'blob' ? question.subject : question.repository, forMs);
   return verdict.straight ? 'straight' : 'next';
 }
 

@@ -6,7 +6,7 @@ export type Verdict =
   /** The mirror is at fault: its breaker is told. */
   | { readonly kind: 'failed'; readonly grave: boolean; readonly restMs?: number }
   /** It does not have or give this: not asked for it again for a while. `straight`: nor are the mirrors after it. */
-  | { readonly kind: 'declined'; readonly scope: 'blob' | 'repository'; readonly straight: boolean }
+  | { readonly kind: 'declined'; readonly scope: 'blob' | 'repository' | 'token'; readonly straight: boolean }
   /** The registry's own error, passed on. */
   | { readonly kind: 'passed-on' };
 
@@ -23,7 +23,7 @@ export function judge(error: unknown, tookMs: number, init: { costlyMs: number }
   if (status === 429 && !backend)
     return { kind: 'failed', grave: true, restMs: retryAfterMs ?? MIRROR_LIMITS.throttleMs };
   if (status === 403) return { kind: 'declined', scope: 'repository', straight: true };
-  if (status === 401) return { kind: 'declined', scope: 'repository', straight: false };
+  if (status === 401) return { kind: 'declined', scope: 'token', straight: false };
   if (status === 404 || hasCode(error, 'CHUNK_MISSING')) return { kind: 'declined', scope: 'blob', straight: false };
   if (backend) return { kind: 'passed-on' };
   if (status === 503 && retryAfterMs !== undefined) return { kind: 'failed', grave: true, restMs: retryAfterMs };

@@ -24,6 +24,8 @@ export interface SessionRequest {
   readonly signal: AbortSignal;
   /** Whether somebody waits for it; may change while it waits for its turn. */
   readonly urgency?: Urgency | undefined;
+  /** How long to go on after a first failure, when not as long as usual. */
+  readonly retryBudgetMs?: number;
   /** Told of an exact body as it arrives. */
   readonly onBytes?: OnBytes | undefined;
   /** Called for a 2xx or 416 answer; may throw to refuse it unread. */

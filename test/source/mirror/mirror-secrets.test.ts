@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createLogger } from '../../../src/log.ts';
 import { FakeDragonfly } from '../../fakes/dragonfly.ts';
 import { startMirrorLab } from './mirror-lab.ts';
@@ -87,4 +88,27 @@ test('S9: what a redirect of a mirror leads to sees no header of ours, and only 
   assert.equal(other.requests.length, 0);
   assert.equal(double.blobRequests().length, targets.length);
   assert.equal(lab.origin.chunks, targets.length);
+});
+
+test('S8: switched on, a mirror gets the pull token of the repository, if it ends within five minutes; never the password', async () => {
+  for (const [expiresInSec, lent] of [
+    [240, true],
+    [3_600, false],
+  ] as const) {
+    await using double = await FakeDragonfly.start();
+    await using lab = await startMirrorLab({
+      auth: { scheme: 'bearer', username: USER, password: PASSWORD, expiresInSec },
+      credentials: (host) => ({ [host]: { username: USER, password: PASSWORD } }),
+      pullToken: (client) => (registry, repository) => client().pullToken({ registry, repository }),
+    });
+    await lab.hosts(`[host."${double.url}".header]\nX-Dragonfly-Registry = "http://${lab.registry.host}"\n`);
+    await lab.read(0);
+    assert.equal(lab.origin.chunks, 1, 'there was no token yet');
+    await sleep(1_100);
+    await lab.read(1);
+    assert.equal(lab.mirror.chunks, lent ? 1 : 0);
+    const seen = double.requests.map(({ headers }) => headers.authorization ?? 'none');
+    assert.deepEqual([...new Set(seen)], lent ? ['none', 'Bearer fake-token-1'] : ['none']);
+    assert.ok(!JSON.stringify(double.requests).includes(PASSWORD));
+  }
 });
