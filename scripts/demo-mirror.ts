@@ -15,7 +15,9 @@ import { type LabShoal, SHOAL_MAIN, startShoal } from '../test/lab/shoal.ts';
 const DOUBLE = fileURLToPath(new URL('../test/fakes/dragonfly.ts', import.meta.url));
 const MIB = 1024 * 1024;
 /** Read through the mirror before it is killed. */
-const BEFORE_BYTES = 4 * MIB;
+const BEFORE_BYTES = 2 * MIB;
+/** A busy machine takes its time. */
+const PATIENCE_MS = 60_000;
 
 /** Shows it; throws when a read fails or a source gave nothing. All it starts is gone afterwards. */
 export async function demoMirror(init: {
@@ -39,6 +41,7 @@ export async function demoMirror(init: {
   );
   const shoal = await startShoal({
     dir: join(dir, 'shoal'),
+    readyMs: PATIENCE_MS,
     config: `[mirrors]\nconfig_path = ${JSON.stringify(join(dir, 'certs.d'))}\n`,
   });
   stack.defer(async () => void (await shoal.stop()));
@@ -62,7 +65,8 @@ async function readAndKill(
     `${((bytesBySource[name] ?? 0) / MIB).toFixed(1)} MiB`;
   const hash = `find ${image}/usr/lib -type f -print0 | sort -z | xargs -0 cat | sha256sum`;
   const reading = run('sh', ['-c', `set -e; ${hash}`]);
-  await waitFor('bytes from the mirror', async () => ((await status()).bytesBySource.mirror ?? 0) > BEFORE_BYTES);
+  const isUnderWay = async (): Promise<boolean> => ((await status()).bytesBySource.mirror ?? 0) > BEFORE_BYTES;
+  await waitFor('bytes from the mirror', isUnderWay, PATIENCE_MS);
   const before = await status();
   await mirror.stop('SIGKILL');
   say(`  mirror gave ${from(before, 'mirror')}, origin ${from(before, 'origin')}; killed in the middle of a read`);

@@ -29,6 +29,9 @@ const OPEN_DEADLINE_MS = 60_000;
 /** Layers opened at a time, of all images: each may hold an index of the largest size in memory. */
 const OPENING_MAX = 8;
 
+/** What wrong bytes of an index end in. */
+const WRONG_BYTES = ['INVALID_LAYER', 'INVALID_CHUNK_TABLE', 'CHUNK_CORRUPT'] as const;
+
 /** What an opener needs of the registry: the blob by range, its size found out when it is not known. */
 export interface BlobOpener {
   openBlob(
@@ -96,7 +99,8 @@ export function createLayerOpener(components: {
     try {
       return await from(components.registry);
     } catch (error) {
-      const direct = hasCode(error, 'INVALID_LAYER') ? await components.direct?.(reference) : undefined;
+      const isWrong = WRONG_BYTES.some((code) => hasCode(error, code));
+      const direct = isWrong ? await components.direct?.(reference) : undefined;
       if (direct === undefined) throw error;
       return await from(direct);
     }
