@@ -11,6 +11,7 @@ import { type LabContainerd, startContainerd } from '../test/lab/containerd.ts';
 import { prepareImages } from '../test/lab/images.ts';
 import { type LabRegistry, startRegistry } from '../test/lab/registry.ts';
 import { type LabShoal, startShoal } from '../test/lab/shoal.ts';
+import { demoMirror } from './demo-mirror.ts';
 import { demoSwarm } from './demo-swarm.ts';
 
 const CACHE = fileURLToPath(new URL('../.cache/images', import.meta.url));
@@ -157,6 +158,7 @@ async function main(): Promise<void> {
     } finally {
       await registry.stop();
     }
+    await demoMirror({ work, images, say });
     await demoSwarm(images, say);
     say('');
     const left = await leftovers(work);

@@ -6,25 +6,25 @@ import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
 import type { Digest } from './core/digest.ts';
 import { backgroundPolicy } from './core/policy/background.ts';
-import { serveImageProxy } from './cri/image-proxy.ts';
 import type { ShoalError } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { joinSwarm } from './join-swarm.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
 import { backgroundRules } from './lazy/background-rules.ts';
-import { createBlobOpener } from './lazy/blob-opener.ts';
+import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
 import { NEIGHBOUR } from './lazy/fetch-story.ts';
-import { createGivenCredentials } from './lazy/given-credentials.ts';
-import { leaveAsFound, stopServing } from './lazy/handover.ts';
+import { createGivenCredentials, serveConfiguredImages } from './lazy/given-credentials.ts';
+import { leaveAsFound, stopServing, takeOver } from './lazy/handover.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
 import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
+import { createConfiguredMirrors } from './lazy/mirrors.ts';
 import { mountRoutes } from './lazy/mount-routes.ts';
 import type { Neighbourhood } from './lazy/neighbourhood.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
@@ -32,17 +32,19 @@ import { createPrefetcher } from './lazy/prefetch.ts';
 import { createConfiguredRegistry } from './lazy/registry.ts';
 import { makeRoot, openDatabase } from './lazy/root.ts';
 import { createRunRecords } from './lazy/run-records.ts';
-import { createLazyRuns, type LazyRuns } from './lazy/runs.ts';
+import { createLazyRuns } from './lazy/runs.ts';
 import { createStartHints } from './lazy/start-hints.ts';
 import { createStatusSource } from './lazy/status-source.ts';
 import { swarmRoutes } from './lazy/swarm-routes.ts';
 import type { Logger } from './log.ts';
 import { createMetricsRegistry } from './metrics.ts';
-import { findLeftovers } from './mount/recover.ts';
 import { serveSnapshots } from './snapshot/grpc.ts';
 import type { MetaStore } from './snapshot/metastore.ts';
 import { openLevelMetaStore } from './snapshot/metastores.ts';
 import { createSnapshotter } from './snapshot/snapshotter.ts';
+import { createAskedRegistries } from './source/asked-registries.ts';
+import { createMirroredRegistry } from './source/mirror/mirrored-registry.ts';
+import { createMirroredStore } from './source/mirror/mirrored-store.ts';
 import { fetchImage } from './source/origin/fetch-image.ts';
 import { createOriginStore } from './source/origin/origin-store.ts';
 import type { PeerDirectory } from './source/peer/directory.ts';
@@ -56,8 +58,6 @@ import { createLocalStore } from './store/local-store.ts';
 import { route } from './store/route.ts';
 import { chooseTrap } from './trap/choose.ts';
 import { createFaultLoop, type FaultLoop } from './trap/fault-loop.ts';
-import { dropCaches } from './trap/page-cache.ts';
-import type { KernelTrap } from './trap/trap.ts';
 
 /** A running daemon. */
 export interface RunningDaemon {
@@ -107,23 +107,33 @@ export async function runDaemon(
     const images = await openImageRecords(db.sublevel('images'));
     stack.defer(() => images.flush());
 
-    // The cascade: what this node has, then neighbours, then the origin.
-    const given = createGivenCredentials((repository) => registry.renewed(repository));
-    const registry = createConfiguredRegistry(config, { ...parts, given: given.sources });
-    stack.defer(() => registry.close());
+    // The cascade: what this node has, then neighbours, then the mirrors of the image's registry, then the registry itself.
+    const given = createGivenCredentials((repository) => direct.renewed(repository));
+    const asked = createAskedRegistries();
+    const direct = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
+    stack.defer(() => direct.close());
+    const mirrors = createConfiguredMirrors(config, { ...parts, blobs, direct });
+    stack.defer(() => mirrors.chains.close());
+    const registry = createMirroredRegistry({ ...parts, origin: direct, chains: mirrors.chains });
     const origin = sourceCounters('origin');
+    const mirror = sourceCounters('mirror');
     const local = sourceCounters('local');
     const neighbour = sourceCounters(NEIGHBOUR);
     let fetchedBytes = 0;
     const originStore = createOriginStore(
-      { blobs: createOriginBlobs({ blobs, registry }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
+      {
+        blobs: createOriginBlobs({ blobs, registry: direct, asked }),
+        onFetched: (_blob, bytes) => (fetchedBytes += bytes),
+      },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
     const ledger = createFetchLedger(parts);
     const counted = (inner: ChunkStore, counters: SourceCounters): ChunkStore =>
       ledger.source(counters.name, count({ clock: parts.clock, inner }, counters));
     const held = createLocalStore({ blobs });
-    const [own, outside] = [counted(held, local), counted(originStore, origin)];
+    const own = counted(held, local);
+    const registryStep = counted(originStore, origin);
+    const outside = createMirroredStore({ ...parts, ...mirrors, counters: mirror, ledger, origin: registryStep });
     const cascade = { ...parts, blobs, images, ledger, local: held, own, outside, counters: neighbour };
     const swarm = await joinSwarm(config, cascade);
     if (swarm !== undefined) stack.defer(() => swarm.stop());
@@ -176,18 +186,27 @@ export async function runDaemon(
     // Layers and images.
     const { tocBytesMax, layerEntriesMax } = config.limits;
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
-    const opener = createLayerOpener({ registry: createBlobOpener(registry), blobs, readers, log });
+    const opener = createLayerOpener({
+      registry: createBlobOpener(registry),
+      direct: mirrors.past(createBlobOpener(direct)),
+      blobs,
+      readers,
+      log,
+    });
     const manifests = createManifestLookup({
-      fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
+      async fetch(reference, digest, { signal }) {
+        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
+      },
     });
     const lazyLayers = createLazyLayers({
-      ...{ opener, manifests, runs, blobs, images, given: given.labels, log },
+      ...{ opener, manifests, runs, blobs, images, given: given.labels, asked, log },
       ...(hints === undefined ? {} : { hints }),
     });
     const platform = hostPlatform(process.arch);
     const mounts = createManualMounts({
       resolver: {
         async resolve(reference, { signal }) {
+          asked.admit(reference.registry);
           const image = await fetchImage(registry, reference, { platform, signal });
           return { digest: image.manifest.digest, layers: image.manifest.layers };
         },
@@ -205,10 +224,10 @@ export async function runDaemon(
     await mounts.restore();
 
     const accounts = {
-      sources: swarm === undefined ? [local, origin] : [local, neighbour, origin],
+      sources: swarm === undefined ? [local, mirror, origin] : [local, neighbour, mirror, origin],
       ledger,
       prefetcher,
-      fetchedBytes: () => fetchedBytes,
+      fetchedBytes: () => fetchedBytes + mirrors.fetchedBytes(),
     };
 
     // The sockets, last: who connects finds everything ready.
@@ -216,11 +235,7 @@ export async function runDaemon(
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
-    if (config.cri.socket !== undefined) {
-      const { socket, containerdSocket } = config.cri;
-      const cri = await serveImageProxy({ pulls: given.pulls, log }, { socket, containerdSocket });
-      stack.defer(() => cri.close());
-    }
+    stack.use(await serveConfiguredImages(config, { pulls: given.pulls, log }));
     const source = createStatusSource({ ...accounts, blobs, runs, images, mounts, trap }, { root, reason });
     const metrics = createMetricsRegistry();
     registerMetrics(metrics, { ...accounts, blobs, trap, faults, images });
@@ -234,6 +249,7 @@ export async function runDaemon(
           ...mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
           ...swarmRoutes(swarm?.directory),
           explainRoute(createExplainer({ blobs, images, ledger, directory: swarm?.directory })),
+          mirrors.route(images),
         ],
       },
       { socket: config.control.socket },
@@ -261,23 +277,6 @@ function daemonOf(stack: AsyncDisposableStack, ended: Promise<ShoalError | undef
 
 function imagesOf(images: ImageRecords, device: BlobDevice | undefined): readonly string[] {
   return device === undefined ? [] : images.namesOf(device.blob);
-}
-
-/** Adopts mounts whose readers the trap still holds back; takes away those that nobody can serve any more. */
-async function takeOver(root: string, parts: { trap: KernelTrap; runs: LazyRuns; log: Logger }): Promise<void> {
-  const { trap, runs, log } = parts;
-  if (trap.kind === 'fuse') {
-    await runs.discardFormer();
-    return;
-  }
-  const adopted = await runs.adopt();
-  if (adopted > 0) log.info('took over the mounts of a former daemon', { runs: adopted, waiting: trap.recovered });
-  if (!trap.lost || (adopted === 0 && findLeftovers(root).length === 0)) return;
-  // Between the loss of the trap and this moment readers may have been given holes that now sit in the page cache.
-  log.error(
-    'the keeper of a former daemon is gone: reads meanwhile may have seen zeros; restart containers of lazy images',
-  );
-  await dropCaches();
 }
 
 /** Tells whether a snapshot or a mount by hand stands behind a run. */

@@ -8,6 +8,8 @@ export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['status', async () => (await import('./status.ts')).statusCommand],
   ['explain', async () => (await import('./explain.ts')).explainCommand],
   ['swarm', async () => (await import('./swarm.ts')).swarmCommand],
+  ['mirrors', async () => (await import('./mirrors.ts')).mirrorsCommand],
+  ['dragonfly', async () => (await import('./dragonfly.ts')).dragonflyCommand],
   ['doctor', async () => (await import('./doctor.ts')).doctorCommand],
   ['config', async () => (await import('./config.ts')).configCommand],
   ['version', async () => (await import('./version.ts')).versionCommand],

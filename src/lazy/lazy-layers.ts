@@ -5,6 +5,7 @@ import { isNydusBlob, isNydusBootstrap, NYDUS } from '../image/readers/rafs/nydu
 import { formatReference } from '../image/reference.ts';
 import type { Logger } from '../log.ts';
 import type { LayerOffer, LazyLayers } from '../snapshot/lazy-layers.ts';
+import type { AskedRegistries } from '../source/asked-registries.ts';
 import type { RememberedCredentials } from '../source/origin/remembered-credentials.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { ImageRecords } from './images.ts';
@@ -27,12 +28,14 @@ export function createLazyLayers(components: {
   runs: LazyRuns;
   blobs: BlobStore;
   images: ImageRecords;
-  hints?: Pick<StartHints, 'learn'>;
   /** Where credentials that come with a layer are kept. */
   given?: RememberedCredentials;
+  /** Told of the registries whose images containerd wants. */
+  asked?: AskedRegistries;
+  hints?: Pick<StartHints, 'learn'>;
   log: Logger;
 }): LazyLayers {
-  const { opener, manifests, runs, blobs, images, hints, given, log } = components;
+  const { opener, manifests, runs, blobs, images, given, asked, hints, log } = components;
   /** Registries that did not answer, and until when (performance.now) they are not asked. */
   const dead = new Map<string, number>();
 
@@ -100,6 +103,7 @@ export function createLazyLayers(components: {
     const { digest } = request.layer;
     const { registry } = request.reference;
     const reference = formatReference(request.reference);
+    asked?.admit(registry);
     if (request.credential !== undefined) {
       given?.remember(registry, request.reference.repository, request.credential);
     }

@@ -48,6 +48,9 @@ test('a hundred reads that are refused at once lead to one token request', async
   assert.equal(fake.registry.count('/token'), 1);
   await fake.read();
   assert.equal(fake.registry.count('/token'), 1, 'the token is kept');
+  fake.registry.revokeTokens();
+  await Promise.all(Array.from({ length: 100 }, () => fake.read()));
+  assert.equal(fake.registry.count('/token'), 2, 'one more when it stops working, for all (F17)');
 });
 
 test('only pull of the one repository is asked for, whatever the challenge says', async () => {
@@ -177,6 +180,21 @@ test('a token that has ended is replaced before it is sent', async () => {
   await Promise.all(Array.from({ length: 100 }, () => fake.read()));
   assert.equal(fake.registry.count('/token'), 1);
   assert.ok(fake.registry.requests.every(({ path, headers }) => path.startsWith('/token') || headers.authorization));
+});
+
+test('a mirror may be lent a token that ends soon, never a password nor another repository’s token', async () => {
+  await using fake = await setup({ scheme: 'bearer', ...LOGIN, expiresInSec: 300 }, (host) => ({ [host]: LOGIN }));
+  const where = imageAt(fake.registry.host);
+  assert.equal(fake.client.pullToken(where), undefined);
+  await fake.read();
+  assert.equal(fake.client.pullToken(where)?.reveal(), 'Bearer fake-token-1');
+  assert.equal(fake.client.pullToken({ ...where, repository: 'team/other' }), undefined);
+  await using long = await setup({ scheme: 'bearer', ...LOGIN, expiresInSec: 3_600 }, (host) => ({ [host]: LOGIN }));
+  await long.read();
+  assert.equal(long.client.pullToken(imageAt(long.registry.host)), undefined);
+  await using plain = await setup({ scheme: 'basic', ...LOGIN }, (host) => ({ [host]: LOGIN }));
+  await plain.read();
+  assert.equal(plain.client.pullToken(imageAt(plain.registry.host)), undefined);
 });
 
 test('a token that somebody gave is sent as it is', async () => {
