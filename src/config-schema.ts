@@ -177,6 +177,96 @@ export const CONFIG_SCHEMA = {
         },
       },
     },
+    mirrors: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'Mirrors of registries, asked before the registry itself. They are listed in the same `hosts.toml` files that containerd reads.',
+      properties: {
+        enabled: { type: 'boolean', default: true, description: 'Use the mirrors that `config_path` lists.' },
+        config_path: {
+          ...absolutePath,
+          default: '/etc/containerd/certs.d',
+          description:
+            'Folder with one folder per registry (`host_port_`, `host:port`, `host`, `_default`), each with a `hosts.toml`. A change is in effect within a second.',
+        },
+        pull_tokens: {
+          type: 'boolean',
+          default: false,
+          description:
+            'Let mirrors have the registry’s token for pulls of one repository, if it ends within five minutes. A Dragonfly client shares it with its whole cluster. Off: private images are read from the registry itself.',
+        },
+        first_byte_timeout_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 30_000,
+          default: 3_000,
+          description: 'Longest time without a byte of a mirror’s answer before the next source is asked.',
+        },
+        attempt_timeout_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 60_000,
+          default: 4_000,
+          description: 'Longest time for one request (at most 4 MiB) to a mirror.',
+        },
+      },
+    },
+    dragonfly: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'What a Dragonfly client is told: mirrors whose `hosts.toml` sets an `X-Dragonfly-…` header, and `[proxy]`.',
+      properties: {
+        tag: { type: 'string', default: '', description: 'Sent as `X-Dragonfly-Tag`; empty: not sent.' },
+        application: {
+          type: 'string',
+          default: 'shoal',
+          description: 'Sent as `X-Dragonfly-Application`; empty: not sent.',
+        },
+        prefetch: {
+          type: 'boolean',
+          default: false,
+          description: 'Let Dragonfly fetch the whole layer when a part of it is read (`X-Dragonfly-Prefetch`).',
+        },
+      },
+    },
+    proxy: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'A forward proxy, as which a Dragonfly client can be used too. Asked after the mirrors, before the registry.',
+      properties: {
+        url: {
+          type: 'string',
+          pattern: '^https?://[^/@]+$',
+          description: 'Where the proxy is: `http://127.0.0.1:4001`. Not set: no proxy.',
+        },
+        ping_url: {
+          type: 'string',
+          pattern: '^https?://',
+          description: 'Answers 2xx while the proxy is healthy; asked after it failed.',
+        },
+        fallback: {
+          type: 'boolean',
+          default: true,
+          description: 'Ask the registry itself when the proxy fails. Off: reads fail with it.',
+        },
+        check_interval_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 600_000,
+          default: 5_000,
+          description: 'First rest of a proxy that failed, and time to its first health check.',
+        },
+        use_http: {
+          type: 'boolean',
+          default: true,
+          description:
+            'Ask for https registries as http, so that the proxy sees what is asked (Dragonfly: a rule with `useTLS`). Off: a tunnel, which the proxy must intercept to be of use.',
+        },
+      },
+    },
     auth: {
       type: 'object',
       additionalProperties: false,

@@ -18,6 +18,7 @@ import { createLazyLayers } from './lazy/lazy-layers.ts';
 import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
+import { createConfiguredMirrors } from './lazy/mirrors.ts';
 import { mountRoutes } from './lazy/mount-routes.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
@@ -34,6 +35,8 @@ import type { MetaStore } from './snapshot/metastore.ts';
 import { openLevelMetaStore } from './snapshot/metastores.ts';
 import { createSnapshotter } from './snapshot/snapshotter.ts';
 import { createAskedRegistries } from './source/asked-registries.ts';
+import { createMirroredRegistry } from './source/mirror/mirrored-registry.ts';
+import { createMirroredStore } from './source/mirror/mirrored-store.ts';
 import { fetchImage } from './source/origin/fetch-image.ts';
 import { createOriginStore } from './source/origin/origin-store.ts';
 import type { BlobDevice } from './store/blob-device.ts';
@@ -89,23 +92,35 @@ export async function runDaemon(
     const images = await openImageRecords(db.sublevel('images'));
     stack.defer(() => images.flush());
 
-    // The cascade: what this node has, then the origin.
-    const given = createGivenCredentials((repository) => registry.renewed(repository));
+    // The cascade: what this node has, then the mirrors of the image's registry, then the registry itself.
+    const given = createGivenCredentials((repository) => direct.renewed(repository));
     const asked = createAskedRegistries();
-    const registry = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
-    stack.defer(() => registry.close());
+    const direct = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
+    stack.defer(() => direct.close());
+    const mirrors = createConfiguredMirrors(config, { ...parts, blobs, direct });
+    stack.defer(() => mirrors.chains.close());
+    const registry = createMirroredRegistry({ ...parts, origin: direct, chains: mirrors.chains });
     const origin = sourceCounters('origin');
+    const mirror = sourceCounters('mirror');
     const local = sourceCounters('local');
     let fetchedBytes = 0;
     const originStore = createOriginStore(
-      { blobs: createOriginBlobs({ blobs, registry, asked }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
+      {
+        blobs: createOriginBlobs({ blobs, registry: direct, asked }),
+        onFetched: (_blob, bytes) => (fetchedBytes += bytes),
+      },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
     blobs.connect(
       dedup(
         route(
           count({ clock: parts.clock, inner: createLocalStore({ blobs }) }, local),
-          count({ clock: parts.clock, inner: originStore }, origin),
+          createMirroredStore({
+            ...parts,
+            ...mirrors,
+            counters: mirror,
+            origin: count({ clock: parts.clock, inner: originStore }, origin),
+          }),
         ),
       ),
     );
@@ -146,7 +161,13 @@ export async function runDaemon(
     // Layers and images.
     const { tocBytesMax, layerEntriesMax } = config.limits;
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
-    const opener = createLayerOpener({ registry: createBlobOpener(registry), blobs, readers, log });
+    const opener = createLayerOpener({
+      registry: createBlobOpener(registry),
+      direct: mirrors.past(createBlobOpener(direct)),
+      blobs,
+      readers,
+      log,
+    });
     const manifests = createManifestLookup({
       async fetch(reference, digest, { signal }) {
         return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
@@ -183,19 +204,24 @@ export async function runDaemon(
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
     stack.use(await serveConfiguredImages(config, { pulls: given.pulls, log }));
+    const sources = [local, mirror, origin];
+    const allFetched = (): number => fetchedBytes + mirrors.fetchedBytes();
     const source = createStatusSource(
-      { blobs, runs, images, mounts, trap, sources: [local, origin], fetchedBytes: () => fetchedBytes },
+      { blobs, runs, images, mounts, trap, sources, fetchedBytes: allFetched },
       { root, reason },
     );
     const metrics = createMetricsRegistry();
-    registerMetrics(metrics, { blobs, trap, faults, sources: [local, origin], fetchedBytes: () => fetchedBytes });
+    registerMetrics(metrics, { blobs, trap, faults, sources, fetchedBytes: allFetched });
     const control = await startControlServer(
       {
         source,
         metrics,
         config,
         log,
-        routes: mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+        routes: [
+          ...mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+          mirrors.route(images),
+        ],
       },
       { socket: config.control.socket },
     );

@@ -69,8 +69,13 @@ export function sharedChunk(chunk: Chunk): Chunk {
 }
 
 async function hashHex(algorithm: string, bytes: Uint8Array): Promise<string> {
-  if (algorithm === 'blake3') return blake3(bytes).toString('hex');
+  if (algorithm === 'blake3') return blake3(asBuffer(bytes)).toString('hex');
   if (bytes.byteLength < HASH_INLINE_BYTES) return hash(algorithm, bytes, 'hex');
   const name = algorithm === 'sha512' ? 'SHA-512' : 'SHA-256';
   return Buffer.from(await crypto.subtle.digest(name, bytes as Uint8Array<ArrayBuffer>)).toString('hex');
+}
+
+/** The same memory. */
+function asBuffer({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
 }

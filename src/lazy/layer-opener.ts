@@ -3,7 +3,7 @@ import { ChunkTableBuilder } from '../core/chunk-table-builder.ts';
 import type { Digest } from '../core/digest.ts';
 import { orAborted } from '../core/or-aborted.ts';
 import { atMost } from '../core/turns.ts';
-import { ShoalError, withContext } from '../errors.ts';
+import { hasCode, ShoalError, withContext } from '../errors.ts';
 import type { DeviceContent, LayerDescriptor, LayerReader, RangedBlob } from '../image/layer-reader.ts';
 import { emptyDir, type LayerTree } from '../image/layer-tree.ts';
 import { readLayer } from '../image/readers/index.ts';
@@ -29,6 +29,9 @@ const OPEN_DEADLINE_MS = 60_000;
 /** Layers opened at a time, of all images: each may hold an index of the largest size in memory. */
 const OPENING_MAX = 8;
 
+/** What wrong bytes of an index end in. */
+const WRONG_BYTES = ['INVALID_LAYER', 'INVALID_CHUNK_TABLE', 'CHUNK_CORRUPT'] as const;
+
 /** What an opener needs of the registry: the blob by range, its size found out when it is not known. */
 export interface BlobOpener {
   openBlob(
@@ -40,6 +43,8 @@ export interface BlobOpener {
 
 export function createLayerOpener(components: {
   registry: BlobOpener;
+  /** Past the mirrors of the image's registry, where it has any: what they gave may not be the layer it should be. */
+  direct?: (reference: Reference) => Promise<BlobOpener | undefined>;
   blobs: BlobStore;
   readers: readonly LayerReader[];
   log: Logger;
@@ -56,12 +61,7 @@ export function createLayerOpener(components: {
       return known;
     }
     const startedMs = performance.now();
-    const blob = await components.registry.openBlob(reference, layer, { signal });
-    const { format, content } = await readLayer(layer, blob, {
-      signal,
-      readers: components.readers,
-      openBlob: (digest, options) => components.registry.openBlob(reference, { digest }, options),
-    });
+    const { blob, format, content } = await read(reference, layer, signal);
     const device = await components.blobs.create(layer.digest, {
       chunks: content.chunks,
       tree: encodeTree(content.tree),
@@ -84,6 +84,26 @@ export function createLayerOpener(components: {
       tookMs: Math.round(performance.now() - startedMs),
     });
     return device;
+  }
+
+  async function read(reference: Reference, layer: LayerDescriptor, signal: AbortSignal) {
+    const from = async (opener: BlobOpener) => {
+      const blob = await opener.openBlob(reference, layer, { signal });
+      const read = await readLayer(layer, blob, {
+        signal,
+        readers: components.readers,
+        openBlob: (digest, options) => opener.openBlob(reference, { digest }, options),
+      });
+      return { blob, ...read };
+    };
+    try {
+      return await from(components.registry);
+    } catch (error) {
+      const isWrong = WRONG_BYTES.some((code) => hasCode(error, code));
+      const direct = isWrong ? await components.direct?.(reference) : undefined;
+      if (direct === undefined) throw error;
+      return await from(direct);
+    }
   }
 
   /** The layer when all of it is in the store: a crash may have come between it and its devices. */

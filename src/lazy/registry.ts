@@ -11,7 +11,7 @@ import { readKubeletProviders } from '../source/origin/kubelet-config.ts';
 import { createKubeletPlugins } from '../source/origin/kubelet-plugins.ts';
 import { createKubernetesSecrets } from '../source/origin/kubernetes-secrets.ts';
 import { createRegistryClient, type RegistryClient } from '../source/origin/registry-client.ts';
-import { createUrlPolicy, type RegistryRules } from '../source/url-policy.ts';
+import { createUrlPolicy, type RegistryRules, type UrlPolicy } from '../source/url-policy.ts';
 
 /**
  * The registry client a configuration asks for; `given` are credentials that come before all configured ones, `asked`
@@ -22,12 +22,7 @@ export function createConfiguredRegistry(
   components: { log: Logger; clock: Clock; given?: readonly CredentialSource[]; asked?: AskedRegistries },
 ): RegistryClient {
   const { fetch } = config;
-  const { asked } = components;
-  const policy = createUrlPolicy({
-    registries: rules(config.registry),
-    onlyConfigured: fetch.onlyConfigured,
-    ...(asked === undefined ? {} : { isAsked: (registry) => asked.has(registry) }),
-  });
+  const policy = createConfiguredPolicy(config, components.asked);
   const credentials = chainCredentials(credentialSources(config, components.clock, components.given ?? []), components);
   return createRegistryClient(
     { ...components, policy, credentials },
@@ -41,6 +36,15 @@ export function createConfiguredRegistry(
       ...(fetch.ca === undefined ? {} : { ca: readNamedFile(fetch.ca, 'fetch.ca') }),
     },
   );
+}
+
+/** The URL policy a configuration asks for; `asked` as above. */
+export function createConfiguredPolicy(config: Pick<Config, 'fetch' | 'registry'>, asked?: AskedRegistries): UrlPolicy {
+  return createUrlPolicy({
+    registries: rules(config.registry),
+    onlyConfigured: config.fetch.onlyConfigured,
+    ...(asked === undefined ? {} : { isAsked: (registry) => asked.has(registry) }),
+  });
 }
 
 function rules(registries: Config['registry']): Record<string, RegistryRules> {

@@ -278,6 +278,25 @@ function authRefused(registry: string, why: string, cause?: unknown): ShoalError
   return new ShoalError('AUTH_REFUSED', `registry ${registry} ${why}`, { cause });
 }
 
+/**
+ * A URL of a mirror that the operator configured: it may be at any address but a forbidden one, and never gets the
+ * registry's credentials. `from`: the mirror redirects there; to another host only over https and to a public address.
+ */
+export function approveMirror(registry: string, text: string, from?: ApprovedUrl): ApprovedUrl {
+  const url = parseUrl(text, from?.url);
+  const hops = from === undefined ? 0 : from.hops + 1;
+  if (hops > MAX_REDIRECTS) {
+    throw new ShoalError('URL_REFUSED', `the mirror of ${registry} redirects more than ${MAX_REDIRECTS} times`);
+  }
+  const own = from === undefined || url.origin === from.url.origin;
+  if (!own && url.protocol !== 'https:') {
+    throw new ShoalError('URL_REFUSED', `the mirror of ${registry} redirects to http://${url.host}`);
+  }
+  const reach = own ? (from?.reach ?? 'public+private+loopback') : 'public';
+  checkLiteral(url, reach);
+  return approve({ url, registry, reach, credentials: false, hops });
+}
+
 function approve(fields: Omit<ApprovedUrl, typeof approvedBrand>): ApprovedUrl {
   return Object.freeze(fields) as ApprovedUrl;
 }

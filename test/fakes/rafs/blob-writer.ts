@@ -281,7 +281,7 @@ function tarHeader(name: string, size: number): Buffer {
 
 /** A chunk digest. */
 export function digestOf(bytes: Uint8Array, digester: RafsOptions['digester']): Uint8Array {
-  return digester === 'blake3' ? blake3(bytes) : createHash('sha256').update(bytes).digest();
+  return digester === 'blake3' ? blake3(Buffer.from(bytes)) : createHash('sha256').update(bytes).digest();
 }
 
 /** LZ4 blocks are bare: the library's size in front is cut off. */
