@@ -6,6 +6,8 @@ export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['mount', async () => (await import('./mount.ts')).mountCommand],
   ['umount', async () => (await import('./umount.ts')).umountCommand],
   ['status', async () => (await import('./status.ts')).statusCommand],
+  ['explain', async () => (await import('./explain.ts')).explainCommand],
+  ['swarm', async () => (await import('./swarm.ts')).swarmCommand],
   ['mirrors', async () => (await import('./mirrors.ts')).mirrorsCommand],
   ['dragonfly', async () => (await import('./dragonfly.ts')).dragonflyCommand],
   ['doctor', async () => (await import('./doctor.ts')).doctorCommand],

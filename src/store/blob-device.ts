@@ -3,6 +3,7 @@ import type { Chunk, ChunkRef } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Urgency } from './chunk-store.ts';
+import type { RowRun } from './demand-order.ts';
 
 /** Where a blob may be fetched from: a repository of a registry. */
 export interface BlobSource {
@@ -51,6 +52,8 @@ export interface BlobDevice {
   readonly presence: BlockMap;
   readonly table: ChunkTable;
   readonly info: BlobInfo;
+  /** Rows that an earlier start of this layer needed, first to last; empty when none was recorded. */
+  readonly startOrder: readonly RowRun[];
   /** Every block is present and known to be on disk. */
   readonly complete: boolean;
   /** Calls back once, when `complete` becomes true, or soon when it is already. Returns how to stop that. */
@@ -72,6 +75,11 @@ export interface BlobDevice {
   /** What names chunk `row` to a source. */
   ref(row: number): ChunkRef;
   hasChunk(row: number): boolean;
+  /**
+   * Settles with the read of this row that is under way (resolved: it is present), undefined when there is none. Does
+   * not keep it going; with `demand` it goes before reads that nobody waits for.
+   */
+  underWay(row: number, urgency: Urgency): Promise<void> | undefined;
   stats(): DeviceStats;
   /** Resolves when what is present now survives a power cut; false (and logged) when that failed. */
   flush(): Promise<boolean>;

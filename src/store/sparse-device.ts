@@ -8,6 +8,7 @@ import { ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice, BlobInfo, DeviceStats } from './blob-device.ts';
 import type { ChunkStore, GetOptions, Urgency } from './chunk-store.ts';
+import type { DemandOrder, RowRun } from './demand-order.ts';
 import { createDeviceReader } from './device-reader.ts';
 import { createDeviceWriter } from './device-writer.ts';
 import { closeFd } from './file-io.ts';
@@ -30,6 +31,8 @@ export interface BlobDeviceComponents {
   readonly source: () => ChunkStore;
   /** Runs one flush at a time in the whole store. */
   readonly limit: <T>(work: () => Promise<T>) => Promise<T>;
+  /** Records what the layer's first start needs. */
+  readonly order: DemandOrder;
   /** Rows of this device that other devices may copy from now on. */
   readonly index: (device: BlobDevice, rows: readonly number[]) => Promise<void>;
 }
@@ -100,7 +103,7 @@ class SparseDevice implements BlobDevice {
       { fd: this.fd, name: this.name },
     );
     this.#writer = createDeviceWriter(this.fd, this.name);
-    this.#readahead = createReadaheadDriver(this, components.log);
+    this.#readahead = createReadaheadDriver(this, components.log, components.order);
     this.#persistence = createPersistence(
       {
         ...components,
@@ -113,6 +116,10 @@ class SparseDevice implements BlobDevice {
 
   get info(): BlobInfo {
     return this.#init.info();
+  }
+
+  get startOrder(): readonly RowRun[] {
+    return this.#components.order.recorded;
   }
 
   get complete(): boolean {
@@ -139,6 +146,7 @@ class SparseDevice implements BlobDevice {
         if (!this.hasChunk(row)) this.#mark(row);
         continue;
       }
+      if (urgency === 'demand') this.#components.order.note(row, row + 1);
       const flight = this.#flights.get(row) ?? this.#start(row);
       flight.hold(urgency);
       flights.push(flight);
@@ -196,6 +204,12 @@ class SparseDevice implements BlobDevice {
     return this.presence.hasRange(first, end);
   }
 
+  underWay(row: number, urgency: Urgency): Promise<void> | undefined {
+    const flight = this.#flights.get(row);
+    if (urgency === 'demand') flight?.hurry();
+    return flight?.promise;
+  }
+
   stats(): DeviceStats {
     return {
       presentBytes: (this.presence.blockCount - this.presence.missing) * BLOCK_BYTES,
@@ -221,6 +235,7 @@ class SparseDevice implements BlobDevice {
     // What follows a write or a read that just ended, setting or clearing bits, comes in the turns after it.
     await new Promise((resolve) => setImmediate(resolve));
     await this.#persistence.close();
+    await this.#components.order.close();
     await closeFd(this.#init.mapFd);
     await closeFd(this.fd);
   }

@@ -50,7 +50,10 @@ export interface PeerDirectory {
   haveMap(neighbour: Neighbour, blob: Digest, options: { signal: AbortSignal }): Promise<HaveMap | undefined>;
   /** One answer per digest, in order. When no coordinator answers in time every digest is granted. */
   claim(request: ClaimRequest, options: { signal: AbortSignal }): Promise<readonly ClaimAnswer[]>;
-  /** Ends a lease this node was granted: `held` tells that it now has the chunk, else somebody else may fetch it. */
+  /**
+   * Ends a lease this node was granted: `held` tells that it now has the chunk, else somebody else may fetch it. Who was
+   * told to ask others says so as well: then it counts as a holder, and its place at the one it asked is free.
+   */
   settle(request: ClaimRequest, outcome: 'held' | 'failed'): void;
   /** Chunks this node now holds, verified and on disk; batched, announced within 2 s. */
   announce(digests: readonly Digest[]): void;

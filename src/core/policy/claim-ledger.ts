@@ -1,0 +1,247 @@
+import type { Clock } from '../../clock.ts';
+import { CLAIM_LIMITS } from './claim-limits.ts';
+
+/** What a claimer is told; holders are peer ids, best first. */
+export type LedgerAnswer =
+  | { readonly kind: 'granted'; readonly leaseMs: number }
+  | { readonly kind: 'ask'; readonly holders: readonly string[] };
+
+/**
+ * Who fetches which chunk from outside, and who waits for whom: the state of a claims coordinator. Pure. Peers and chunks
+ * are any strings. Answers are advice: who does not follow it costs bytes, never correctness.
+ */
+export interface ClaimLedger {
+  /** A free chunk is granted; else the claimer is pointed at holders, and becomes one that later claimers are pointed at. */
+  claim(peer: string, chunk: string): LedgerAnswer;
+  /** The peer now holds the chunk, or gave up on it. Any claimer may say so; of others it is ignored. */
+  settle(peer: string, chunk: string, outcome: 'held' | 'failed'): void;
+  /** The peer is gone or banned: its leases end, nobody is pointed at it any more. */
+  forget(peer: string): void;
+  /** Chunks, and claimers over all chunks, that are remembered. */
+  readonly size: { readonly chunks: number; readonly members: number };
+}
+
+/** Limits of a ledger, those of CLAIM_LIMITS where not given. */
+export type ClaimLedgerInit = Partial<Record<keyof typeof CLAIM_LIMITS, number>>;
+
+interface Peer {
+  readonly id: string;
+  leases: number;
+  gone: boolean;
+}
+
+/** A claimer of one chunk. `coming`: waits for another; `fetching`: has the lease; `lost`: had it, or gave up. */
+interface Member {
+  readonly peer: Peer;
+  state: 'fetching' | 'coming' | 'held' | 'lost';
+  /** Claimers pointed at it first that have not settled. */
+  load: number;
+  /** Whom it was pointed at first. */
+  parent: Member | undefined;
+}
+
+interface Entry {
+  /** In the order in which they came: a `coming` one is only ever pointed at those before it, so nobody waits in a circle. */
+  members: Member[];
+  /** Who has the lease, while it has it. */
+  root: Member | undefined;
+  grantedMs: number;
+  leaseEndsMs: number;
+  touchedMs: number;
+}
+
+/** Entries looked at for their age with each claim, so that forgetting keeps up with claiming. */
+const SWEEP_PER_CLAIM = 2;
+
+/** An empty ledger. */
+export function createClaimLedger(
+  components: { clock: Pick<Clock, 'nowMs'> },
+  init: ClaimLedgerInit = {},
+): ClaimLedger {
+  return new TreeLedger(components.clock, { ...CLAIM_LIMITS, ...init });
+}
+
+class TreeLedger implements ClaimLedger {
+  readonly #clock: Pick<Clock, 'nowMs'>;
+  readonly #limits: Record<keyof typeof CLAIM_LIMITS, number>;
+  /** Least recently touched first. */
+  readonly #entries = new Map<string, Entry>();
+  readonly #peers = new Map<string, Peer>();
+  #members = 0;
+
+  constructor(clock: Pick<Clock, 'nowMs'>, limits: Record<keyof typeof CLAIM_LIMITS, number>) {
+    this.#clock = clock;
+    this.#limits = limits;
+  }
+
+  get size(): { chunks: number; members: number } {
+    return { chunks: this.#entries.size, members: this.#members };
+  }
+
+  claim(id: string, chunk: string): LedgerAnswer {
+    const nowMs = this.#clock.nowMs();
+    this.#sweep(nowMs);
+    const peer = this.#peer(id);
+    const entry = this.#touch(chunk, nowMs);
+    this.#endLease(entry, nowMs);
+    const index = entry.members.findIndex((member) => member.peer === peer);
+    const own = entry.members[index];
+    if (own !== undefined && own === entry.root) return this.#renew(entry, nowMs);
+    this.#leaveParent(own);
+    // It had the chunk and lost it: others may wait for it, so it must not wait for them.
+    if (own?.state === 'held') own.state = 'lost';
+    const before = own === undefined ? entry.members.length : own.state === 'coming' ? index : 0;
+    const holders = this.#choose(entry, own, before);
+    if (holders.length === 0) return this.#grant(chunk, entry, own, peer, nowMs);
+    this.#point(entry, own, peer, holders);
+    return { kind: 'ask', holders: holders.map((member) => member.peer.id) };
+  }
+
+  settle(id: string, chunk: string, outcome: 'held' | 'failed'): void {
+    const entry = this.#entries.get(chunk);
+    const member = entry?.members.find(({ peer }) => peer.id === id && !peer.gone);
+    if (entry === undefined || member === undefined) return;
+    this.#touch(chunk, this.#clock.nowMs());
+    this.#leaveParent(member);
+    member.parent = undefined;
+    if (entry.root === member) this.#clearRoot(entry);
+    member.state = outcome === 'held' ? 'held' : 'lost';
+  }
+
+  forget(id: string): void {
+    const peer = this.#peers.get(id);
+    if (peer === undefined) return;
+    peer.gone = true;
+    this.#peers.delete(id);
+  }
+
+  #peer(id: string): Peer {
+    let peer = this.#peers.get(id);
+    if (peer === undefined) {
+      peer = { id, leases: 0, gone: false };
+      this.#peers.set(id, peer);
+    }
+    return peer;
+  }
+
+  /** The chunk's entry, moved to the end of the queue of those to forget. */
+  #touch(chunk: string, nowMs: number): Entry {
+    let entry = this.#entries.get(chunk);
+    if (entry === undefined) {
+      if (this.#entries.size >= this.#limits.chunks) this.#dropOldest();
+      entry = { members: [], root: undefined, grantedMs: 0, leaseEndsMs: 0, touchedMs: nowMs };
+    } else this.#entries.delete(chunk);
+    entry.touchedMs = nowMs;
+    this.#entries.set(chunk, entry);
+    return entry;
+  }
+
+  #sweep(nowMs: number): void {
+    for (let round = 0; round < SWEEP_PER_CLAIM; round += 1) {
+      const [oldest] = this.#entries.values();
+      if (oldest === undefined || nowMs - oldest.touchedMs < this.#limits.retainMs) return;
+      this.#dropOldest();
+    }
+  }
+
+  #dropOldest(): void {
+    for (const [chunk, entry] of this.#entries) {
+      this.#clearRoot(entry);
+      this.#members -= entry.members.length;
+      this.#entries.delete(chunk);
+      return;
+    }
+  }
+
+  #endLease(entry: Entry, nowMs: number): void {
+    const { root } = entry;
+    if (root === undefined || (!root.peer.gone && nowMs < entry.leaseEndsMs)) return;
+    root.state = 'lost';
+    this.#clearRoot(entry);
+  }
+
+  #clearRoot(entry: Entry): void {
+    if (entry.root !== undefined) entry.root.peer.leases -= 1;
+    entry.root = undefined;
+  }
+
+  #renew(entry: Entry, nowMs: number): LedgerAnswer {
+    const end = Math.min(nowMs + this.#limits.leaseMs, entry.grantedMs + this.#limits.leaseLongestMs);
+    entry.leaseEndsMs = Math.max(entry.leaseEndsMs, end);
+    return { kind: 'granted', leaseMs: entry.leaseEndsMs - nowMs };
+  }
+
+  #leaveParent(member: Member | undefined): void {
+    if (member?.parent !== undefined) member.parent.load -= 1;
+  }
+
+  /** The holders to ask, best first; none when nobody has the chunk or is fetching it. */
+  #choose(entry: Entry, own: Member | undefined, before: number): Member[] {
+    const { members, root } = entry;
+    const best: Member[] = [];
+    const ranks: number[] = [];
+    let isAlive = false;
+    for (const [index, member] of members.entries()) {
+      if (member === own || member.peer.gone) continue;
+      // Who claims again complains of a holder that said it had the chunk.
+      if (member.state === 'held' && member === own?.parent) continue;
+      if (member.state === 'held' || member === root) isAlive = true;
+      else if (member.state !== 'coming' || index >= before) continue;
+      insert(best, ranks, member, this.#rank(member, index), this.#limits.holders);
+    }
+    return isAlive ? best : [];
+  }
+
+  /** Lower is asked first: free holders by load, then those to be in their order, so that the tree stays flat; then whoever is least loaded. */
+  #rank(member: Member, index: number): number {
+    const isFree = member.load < this.#limits.fanout;
+    if (isFree) return member.state === 'held' ? member.load : 1_000 + index;
+    return 1_000_000 + 2 * member.load + (member.state === 'held' ? 0 : 1);
+  }
+
+  #point(entry: Entry, known: Member | undefined, peer: Peer, [first]: readonly Member[]): void {
+    const own = known ?? this.#join(entry, peer, 'coming');
+    if (first !== undefined) first.load += 1;
+    if (own !== undefined) own.parent = first;
+  }
+
+  #join(entry: Entry, peer: Peer, state: Member['state']): Member | undefined {
+    if (entry.members.length >= this.#limits.membersPerChunk || this.#members >= this.#limits.members) return undefined;
+    const member: Member = { peer, state, load: 0, parent: undefined };
+    entry.members.push(member);
+    this.#members += 1;
+    return member;
+  }
+
+  #grant(chunk: string, entry: Entry, known: Member | undefined, peer: Peer, nowMs: number): LedgerAnswer {
+    const granted: LedgerAnswer = { kind: 'granted', leaseMs: this.#limits.leaseMs };
+    let own = known;
+    if (!entry.members.some((member) => member.state === 'held' && !member.peer.gone)) {
+      // Those who wait for the former lease claim again, and then wait behind this one.
+      this.#members -= entry.members.length;
+      entry.members = [];
+      own = undefined;
+    }
+    if (peer.leases < this.#limits.leasesPerPeer) own ??= this.#join(entry, peer, 'fetching');
+    else own = undefined;
+    if (own === undefined) {
+      if (entry.members.length === 0) this.#entries.delete(chunk);
+      return granted;
+    }
+    Object.assign(own, { state: 'fetching', parent: undefined });
+    peer.leases += 1;
+    Object.assign(entry, { root: own, grantedMs: nowMs, leaseEndsMs: nowMs + this.#limits.leaseMs });
+    return granted;
+  }
+}
+
+/** Keeps the `most` lowest ranks, in order. */
+function insert(best: Member[], ranks: number[], member: Member, rank: number, most: number): void {
+  if (best.length === most && rank >= (ranks[most - 1] as number)) return;
+  let at = best.length;
+  while (at > 0 && (ranks[at - 1] as number) > rank) at -= 1;
+  best.splice(at, 0, member);
+  ranks.splice(at, 0, rank);
+  best.length = Math.min(best.length, most);
+  ranks.length = best.length;
+}

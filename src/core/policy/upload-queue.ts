@@ -1,0 +1,172 @@
+import { UPLOAD_LIMITS } from './upload-limits.ts';
+
+/** A neighbour's request for a chunk. */
+export interface Upload {
+  readonly peer: string;
+  readonly bytes: number;
+  readonly urgency: 'demand' | 'prefetch';
+}
+
+/**
+ * Which uploads run. Demand before prefetch; between neighbours, who has fewest under way, and of those who was served
+ * longest ago; within bandwidth. Pure: time comes from outside.
+ */
+export interface UploadQueue<T extends Upload> {
+  /** Takes the request, or gives the ms after which it may be made again. */
+  add(upload: T, nowMs: number): number | undefined;
+  /** The next upload that may start now; to be called until it gives undefined. */
+  next(nowMs: number): T | undefined;
+  /** Ms until bandwidth allows the next to start; undefined when something else is waited for, or nothing. */
+  waitMs(nowMs: number): number | undefined;
+  /** An upload that was given out by `next` is over. */
+  finished(upload: T): void;
+  /** One that waits is not wanted any more; false when it does not wait. */
+  remove(upload: T): boolean;
+  readonly active: number;
+  readonly queued: number;
+}
+
+/** `bytesPerSecond` 0: no limit. */
+export function createUploadQueue<T extends Upload>(init: { bytesPerSecond: number; slots?: number }): UploadQueue<T> {
+  return new FairQueue<T>(init.bytesPerSecond / 1_000, init.slots ?? UPLOAD_LIMITS.slots);
+}
+
+interface Peer<T> {
+  readonly demand: T[];
+  readonly prefetch: T[];
+  active: number;
+  /** Turn in which it was served last. */
+  servedAt: number;
+}
+
+class FairQueue<T extends Upload> implements UploadQueue<T> {
+  readonly #bytesPerMs: number;
+  readonly #slots: number;
+  readonly #peers = new Map<string, Peer<T>>();
+  #turn = 0;
+  #active = 0;
+  #activeBytes = 0;
+  #queued = 0;
+  #queuedBytes = 0;
+  /** Bytes that may be sent now; below zero after a chunk that was larger. */
+  #credit: number;
+  #creditAtMs: number | undefined;
+
+  constructor(bytesPerMs: number, slots: number) {
+    this.#bytesPerMs = bytesPerMs;
+    this.#slots = slots;
+    this.#credit = this.#burst;
+  }
+
+  get active(): number {
+    return this.#active;
+  }
+
+  get queued(): number {
+    return this.#queued;
+  }
+
+  add(upload: T, nowMs: number): number | undefined {
+    const { queued, queuedPerPeer, maxQueueMs, retryAfterMs } = UPLOAD_LIMITS;
+    const known = this.#peers.get(upload.peer);
+    const ofPeer = known === undefined ? 0 : known.demand.length + known.prefetch.length;
+    if (this.#queued >= queued || ofPeer >= queuedPerPeer) return retryAfterMs;
+    if (this.#bytesPerMs > 0 && this.#queued > 0) {
+      this.#earn(nowMs);
+      const queueMs = (this.#queuedBytes - this.#credit) / this.#bytesPerMs;
+      // Demand goes to the front, so only what is very long already is refused.
+      if (queueMs > maxQueueMs * (upload.urgency === 'demand' ? 2 : 1)) return Math.max(retryAfterMs, queueMs / 2);
+    }
+    this.#peerOf(upload.peer)[upload.urgency].push(upload);
+    this.#queued += 1;
+    this.#queuedBytes += upload.bytes;
+    return undefined;
+  }
+
+  next(nowMs: number): T | undefined {
+    if (this.#queued === 0 || this.#active >= this.#slots) return undefined;
+    this.#earn(nowMs);
+    if (this.#bytesPerMs > 0 && this.#credit <= 0) return undefined;
+    const upload = this.#pick('demand') ?? (this.#prefetchMayStart() ? this.#pick('prefetch') : undefined);
+    if (upload === undefined) return undefined;
+    this.#active += 1;
+    this.#activeBytes += upload.bytes;
+    if (this.#bytesPerMs > 0) this.#credit -= upload.bytes;
+    return upload;
+  }
+
+  waitMs(nowMs: number): number | undefined {
+    if (this.#queued === 0 || this.#bytesPerMs === 0 || this.#active >= this.#slots) return undefined;
+    this.#earn(nowMs);
+    return this.#credit > 0 ? undefined : -this.#credit / this.#bytesPerMs + 1;
+  }
+
+  finished(upload: T): void {
+    this.#active -= 1;
+    this.#activeBytes -= upload.bytes;
+    const peer = this.#peers.get(upload.peer);
+    if (peer !== undefined) peer.active -= 1;
+    this.#forgetIfIdle(upload.peer);
+  }
+
+  remove(upload: T): boolean {
+    const waiting = this.#peers.get(upload.peer)?.[upload.urgency];
+    const index = waiting?.indexOf(upload) ?? -1;
+    if (index === -1) return false;
+    waiting?.splice(index, 1);
+    this.#queued -= 1;
+    this.#queuedBytes -= upload.bytes;
+    this.#forgetIfIdle(upload.peer);
+    return true;
+  }
+
+  get #burst(): number {
+    return this.#bytesPerMs * UPLOAD_LIMITS.burstMs;
+  }
+
+  #earn(nowMs: number): void {
+    const since = nowMs - (this.#creditAtMs ?? nowMs);
+    this.#creditAtMs = nowMs;
+    this.#credit = Math.min(this.#burst, this.#credit + since * this.#bytesPerMs);
+  }
+
+  #prefetchMayStart(): boolean {
+    return this.#active < Math.max(1, this.#slots - UPLOAD_LIMITS.demandSlots);
+  }
+
+  #pick(urgency: 'demand' | 'prefetch'): T | undefined {
+    let best: Peer<T> | undefined;
+    for (const peer of this.#peers.values()) {
+      if (peer[urgency].length === 0) continue;
+      if (best === undefined || peer.active < best.active) best = peer;
+      else if (peer.active === best.active && peer.servedAt < best.servedAt) best = peer;
+    }
+    const upload = best?.[urgency][0];
+    if (best === undefined || upload === undefined) return undefined;
+    const room = UPLOAD_LIMITS.inFlightBytes - this.#activeBytes;
+    if (upload.bytes > room && this.#active > 0) return undefined;
+    best[urgency].shift();
+    this.#queued -= 1;
+    this.#queuedBytes -= upload.bytes;
+    this.#turn += 1;
+    best.servedAt = this.#turn;
+    best.active += 1;
+    return upload;
+  }
+
+  #peerOf(name: string): Peer<T> {
+    let peer = this.#peers.get(name);
+    if (peer === undefined) {
+      // Newcomers stand behind those who have waited, not before.
+      peer = { demand: [], prefetch: [], active: 0, servedAt: this.#turn };
+      this.#peers.set(name, peer);
+    }
+    return peer;
+  }
+
+  #forgetIfIdle(name: string): void {
+    const peer = this.#peers.get(name);
+    if (peer === undefined || peer.active > 0 || peer.demand.length + peer.prefetch.length > 0) return;
+    this.#peers.delete(name);
+  }
+}
