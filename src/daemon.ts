@@ -16,7 +16,7 @@ import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
 import { serveConfiguredImages } from './lazy/given-credentials.ts';
-import { leaveAsFound, stopServing } from './lazy/handover.ts';
+import { leaveAsFound, stopServing, takeOver } from './lazy/handover.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -28,13 +28,12 @@ import type { Neighbourhood } from './lazy/neighbourhood.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
 import { makeRoot, openDatabase } from './lazy/root.ts';
 import { createRunRecords } from './lazy/run-records.ts';
-import { createLazyRuns, type LazyRuns } from './lazy/runs.ts';
+import { createLazyRuns } from './lazy/runs.ts';
 import { createStartHints } from './lazy/start-hints.ts';
 import { createStatusSource } from './lazy/status-source.ts';
 import { swarmRoutes } from './lazy/swarm-routes.ts';
 import type { Logger } from './log.ts';
 import { createMetricsRegistry } from './metrics.ts';
-import { findLeftovers } from './mount/recover.ts';
 import { serveSnapshots } from './snapshot/grpc.ts';
 import type { MetaStore } from './snapshot/metastore.ts';
 import { openLevelMetaStore } from './snapshot/metastores.ts';
@@ -45,8 +44,6 @@ import type { BlobDevice } from './store/blob-device.ts';
 import { openBlobStore } from './store/blob-store.ts';
 import { chooseTrap } from './trap/choose.ts';
 import { createFaultLoop, type FaultLoop } from './trap/fault-loop.ts';
-import { dropCaches } from './trap/page-cache.ts';
-import type { KernelTrap } from './trap/trap.ts';
 
 /** A running daemon. */
 export interface RunningDaemon {
@@ -233,23 +230,6 @@ function daemonOf(stack: AsyncDisposableStack, ended: Promise<ShoalError | undef
 
 function imagesOf(images: ImageRecords, device: BlobDevice | undefined): readonly string[] {
   return device === undefined ? [] : images.namesOf(device.blob);
-}
-
-/** Adopts mounts whose readers the trap still holds back; takes away those that nobody can serve any more. */
-async function takeOver(root: string, parts: { trap: KernelTrap; runs: LazyRuns; log: Logger }): Promise<void> {
-  const { trap, runs, log } = parts;
-  if (trap.kind === 'fuse') {
-    await runs.discardFormer();
-    return;
-  }
-  const adopted = await runs.adopt();
-  if (adopted > 0) log.info('took over the mounts of a former daemon', { runs: adopted, waiting: trap.recovered });
-  if (!trap.lost || (adopted === 0 && findLeftovers(root).length === 0)) return;
-  // Between the loss of the trap and this moment readers may have been given holes that now sit in the page cache.
-  log.error(
-    'the keeper of a former daemon is gone: reads meanwhile may have seen zeros; restart containers of lazy images',
-  );
-  await dropCaches();
 }
 
 /** Tells whether a snapshot or a mount by hand stands behind a run. */

@@ -1,11 +1,30 @@
 import { systemClock } from '../clock.ts';
 import type { Logger } from '../log.ts';
+import { findLeftovers } from '../mount/recover.ts';
 import type { FaultLoop } from '../trap/fault-loop.ts';
+import { dropCaches } from '../trap/page-cache.ts';
 import type { KernelTrap } from '../trap/trap.ts';
 import type { LazyRuns } from './runs.ts';
 
 /** Grace for readers that were answered with an error to let go of their file system at shutdown. */
 const LET_GO_MS = 8_000;
+
+/** Adopts mounts whose readers the trap still holds back; takes away those that nobody can serve any more. */
+export async function takeOver(root: string, parts: { trap: KernelTrap; runs: LazyRuns; log: Logger }): Promise<void> {
+  const { trap, runs, log } = parts;
+  if (trap.kind === 'fuse') {
+    await runs.discardFormer();
+    return;
+  }
+  const adopted = await runs.adopt();
+  if (adopted > 0) log.info('took over the mounts of a former daemon', { runs: adopted, waiting: trap.recovered });
+  if (!trap.lost || (adopted === 0 && findLeftovers(root).length === 0)) return;
+  // Between the loss of the trap and this moment readers may have been given holes that now sit in the page cache.
+  log.error(
+    'the keeper of a former daemon is gone: reads meanwhile may have seen zeros; restart containers of lazy images',
+  );
+  await dropCaches();
+}
 
 /** When the start fails: readers that a former daemon left waiting go on waiting, for one that starts. */
 export async function leaveAsFound({ trap, runs }: { trap: KernelTrap; runs: LazyRuns }): Promise<void> {
