@@ -79,8 +79,11 @@ export const SWARM_LIMITS = {
   /** For the walk when nobody among the closest answered. */
   walkTimeoutMs: 3_000,
   /** For one answer to a claim, before the next closest is asked. */
-  claimTimeoutMs: 300,
+  claimTimeoutMs: 500,
   haveTimeoutMs: 2_000,
+  /** A peer is gone when so many questions in a row were not answered, and it said nothing for so long. */
+  unansweredMax: 3,
+  silenceMs: 5_000,
 } as const;
 
 /** Bytes one ledger entry and one ledger member take, rounded up. */

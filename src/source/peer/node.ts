@@ -42,6 +42,8 @@ export interface SwarmNode {
   dial(to: { host: string; port: number; id?: string }, options?: { signal?: AbortSignal }): Promise<Connection>;
   connectionsTo(id: string): readonly Connection[];
   readonly connectionCount: number;
+  /** Whether kad-dht can describe the peer to others. */
+  isInPeerStore(id: string): Promise<boolean>;
   hangUp(id: string): Promise<void>;
   onConnection(listener: (connection: Connection, event: 'open' | 'close') => void): void;
   onStream(handler: (stream: Stream, connection: Connection) => void): Promise<void>;
@@ -218,6 +220,10 @@ class Node implements SwarmNode {
 
   get connectionCount(): number {
     return this.#libp2p.getConnections().length;
+  }
+
+  async isInPeerStore(id: string): Promise<boolean> {
+    return await this.#libp2p.peerStore.has(peerIdFromString(id));
   }
 
   async hangUp(id: string): Promise<void> {

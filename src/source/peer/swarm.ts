@@ -98,7 +98,7 @@ export async function startSwarm(
   const datastore = createProviderDatastore({
     index,
     clock,
-    isKnown: (id) => table !== undefined && (id === table.self.id || node.connectionsTo(id).length > 0),
+    isKnown: (id) => node.isInPeerStore(id),
     admit: admission(clock),
   });
   const node: SwarmNode = await startNode(
@@ -157,7 +157,11 @@ async function assemble(parts: Parts, init: SwarmInit & { instance: Uint8Array }
     ledger.forget(id);
     void links.reach(id).catch(() => undefined);
   });
-  const state = openSwarmState({ folder: join(init.root, 'swarm'), multihashOf: node.multihashOf.bind(node) });
+  const state = openSwarmState({
+    folder: join(init.root, 'swarm'),
+    multihashOf: (id) => node.multihashOf(id),
+    wallTimeMs: () => clock.wallTimeMs(),
+  });
   for (const peer of state.peers()) table.hear({ ...peer, multihash: node.multihashOf(peer.id) });
   const announcer = startAnnouncer(
     {

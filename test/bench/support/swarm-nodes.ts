@@ -68,6 +68,7 @@ export type NodesCommand =
 export interface ForkedNodes {
   readonly ports: readonly number[];
   ask(command: NodesCommand): Promise<number[]>;
+  signal(name: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL'): void;
   stop(): Promise<void>;
 }
 
@@ -90,8 +91,11 @@ export async function forkNodes(init: {
       const [answer] = (await once(child, 'message')) as [number[]];
       return answer;
     },
+    signal(name) {
+      child.kill(name);
+    },
     async stop() {
-      if (child.exitCode !== null) return;
+      if (!child.connected) return;
       child.send('stop');
       await once(child, 'exit');
     },
@@ -140,6 +144,7 @@ async function serve(text: string): Promise<void> {
     await node.announced();
     return [node.status().acknowledged];
   };
+  process.on('disconnect', () => process.exit(1));
   process.on('message', async (command: NodesCommand | 'stop') => {
     if (command === 'stop') {
       await Promise.all(nodes.map((node) => node.stop()));
