@@ -412,6 +412,13 @@ export const CONFIG_SCHEMA = {
           default: 3,
           description: 'How many nodes keep the record of who has a chunk.',
         },
+        upload_bytes_per_second: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 12_500_000_000,
+          default: 0,
+          description: 'Most bytes per second that this node gives to peers, in all; 0 is without limit.',
+        },
         connections_max: {
           type: 'integer',
           minimum: 40,
