@@ -10,6 +10,7 @@ import { type LabContainerd, startContainerd } from '../test/lab/containerd.ts';
 import { prepareImages } from '../test/lab/images.ts';
 import { type LabRegistry, startRegistry } from '../test/lab/registry.ts';
 import { type LabShoal, startShoal } from '../test/lab/shoal.ts';
+import { demoMirror } from './demo-mirror.ts';
 
 const CACHE = fileURLToPath(new URL('../.cache/images', import.meta.url));
 const PYTHON = [
@@ -155,6 +156,7 @@ async function main(): Promise<void> {
     } finally {
       await registry.stop();
     }
+    await demoMirror({ work, images, say });
     const left = await leftovers(work);
     say(left.length === 0 ? 'cleaned up: no mount, process or file is left' : `left behind: ${left.join('; ')}`);
     if (left.length > 0) process.exitCode = 1;

@@ -137,8 +137,16 @@ export const CONFIG_SCHEMA = {
           type: 'integer',
           minimum: 1,
           maximum: 20,
-          default: 4,
-          description: 'Tries of one request, the first included, with doubling waits between them.',
+          default: 20,
+          description: 'Most tries of one request, the first included, with doubling waits (at most 1 s) between them.',
+        },
+        retry_budget_ms: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 600_000,
+          default: 10_000,
+          description:
+            'How long a request goes on trying after its first failure. A registry that answers 429 or 503 is waited for longer.',
         },
         request_bytes_max: {
           type: 'integer',
@@ -169,6 +177,96 @@ export const CONFIG_SCHEMA = {
         },
       },
     },
+    mirrors: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'Mirrors of registries, asked before the registry itself. They are listed in the same `hosts.toml` files that containerd reads.',
+      properties: {
+        enabled: { type: 'boolean', default: true, description: 'Use the mirrors that `config_path` lists.' },
+        config_path: {
+          ...absolutePath,
+          default: '/etc/containerd/certs.d',
+          description:
+            'Folder with one folder per registry (`host_port_`, `host:port`, `host`, `_default`), each with a `hosts.toml`. A change is in effect within a second.',
+        },
+        pull_tokens: {
+          type: 'boolean',
+          default: false,
+          description:
+            'Let mirrors have the registry’s token for pulls of one repository, if it ends within five minutes. A Dragonfly client shares it with its whole cluster. Off: private images are read from the registry itself.',
+        },
+        first_byte_timeout_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 30_000,
+          default: 3_000,
+          description: 'Longest time without a byte of a mirror’s answer before the next source is asked.',
+        },
+        attempt_timeout_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 60_000,
+          default: 4_000,
+          description: 'Longest time for one request (at most 4 MiB) to a mirror.',
+        },
+      },
+    },
+    dragonfly: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'What a Dragonfly client is told: mirrors whose `hosts.toml` sets an `X-Dragonfly-…` header, and `[proxy]`.',
+      properties: {
+        tag: { type: 'string', default: '', description: 'Sent as `X-Dragonfly-Tag`; empty: not sent.' },
+        application: {
+          type: 'string',
+          default: 'shoal',
+          description: 'Sent as `X-Dragonfly-Application`; empty: not sent.',
+        },
+        prefetch: {
+          type: 'boolean',
+          default: false,
+          description: 'Let Dragonfly fetch the whole layer when a part of it is read (`X-Dragonfly-Prefetch`).',
+        },
+      },
+    },
+    proxy: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'A forward proxy, as which a Dragonfly client can be used too. Asked after the mirrors, before the registry.',
+      properties: {
+        url: {
+          type: 'string',
+          pattern: '^https?://[^/@]+$',
+          description: 'Where the proxy is: `http://127.0.0.1:4001`. Not set: no proxy.',
+        },
+        ping_url: {
+          type: 'string',
+          pattern: '^https?://',
+          description: 'Answers 2xx while the proxy is healthy; asked after it failed.',
+        },
+        fallback: {
+          type: 'boolean',
+          default: true,
+          description: 'Ask the registry itself when the proxy fails. Off: reads fail with it.',
+        },
+        check_interval_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 600_000,
+          default: 5_000,
+          description: 'First rest of a proxy that failed, and time to its first health check.',
+        },
+        use_http: {
+          type: 'boolean',
+          default: true,
+          description:
+            'Ask for https registries as http, so that the proxy sees what is asked (Dragonfly: a rule with `useTLS`). Off: a tunnel, which the proxy must intercept to be of use.',
+        },
+      },
+    },
     auth: {
       type: 'object',
       additionalProperties: false,
@@ -178,6 +276,37 @@ export const CONFIG_SCHEMA = {
           ...absolutePath,
           description:
             'A docker `config.json` with credentials or credential helpers, read anew each time. Not set: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`.',
+        },
+        kubelet_provider_config: {
+          ...absolutePath,
+          description:
+            "kubelet's CredentialProviderConfig (its `--image-credential-provider-config`); needs `kubelet_provider_dir`.",
+        },
+        kubelet_provider_dir: {
+          ...absolutePath,
+          description: 'Folder of those plugins (its `--image-credential-provider-bin-dir`).',
+        },
+        kubernetes_secrets: {
+          ...absolutePath,
+          description:
+            'A `.dockerconfigjson` file, a mounted pull secret, or a folder of mounted pull secrets; read anew each time.',
+        },
+      },
+    },
+    cri: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'The image service that kubelet may be pointed at (`--image-service-endpoint`): shoal passes every call on to containerd and remembers the credentials of pulls, in memory only.',
+      properties: {
+        socket: {
+          ...socketPath,
+          description: 'Unix socket (mode 0600) of the image service. Not set: there is none.',
+        },
+        containerd_socket: {
+          ...socketPath,
+          default: '/run/containerd/containerd.sock',
+          description: "containerd's own socket, where the calls go.",
         },
       },
     },

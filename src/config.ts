@@ -192,6 +192,7 @@ function checkSecurity(config: Config, name: string): void {
     }
   }
   checkSwarm(config.swarm, name);
+  checkKubeletPlugins(config, name);
   if (config.fetch.ca !== undefined && !existsSync(config.fetch.ca)) {
     throw new ShoalError('CONFIG_INVALID', `${name}: fetch.ca: ${config.fetch.ca} does not exist`);
   }
@@ -214,6 +215,16 @@ function checkSwarm(swarm: Config['swarm'], name: string): void {
   checkBudget({ connections: connectionsMax, records: recordsMax, budgetBytes: memoryBytesMax });
 }
 
+function checkKubeletPlugins({ auth }: Config, name: string): void {
+  const { kubeletProviderConfig, kubeletProviderDir } = auth;
+  if ((kubeletProviderConfig === undefined) === (kubeletProviderDir === undefined)) return;
+  const [set, missing] =
+    kubeletProviderDir === undefined
+      ? ['kubelet_provider_config', 'kubelet_provider_dir']
+      : ['kubelet_provider_dir', 'kubelet_provider_config'];
+  throw new ShoalError('CONFIG_INVALID', `${name}: auth.${set} is set without ${missing}`);
+}
+
 function checkSecretFile(path: string, key: string, refuse: (message: string) => never): void {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat === undefined) refuse(`${key}: ${path} does not exist`);
@@ -223,7 +234,7 @@ function checkSecretFile(path: string, key: string, refuse: (message: string) =>
 function withDockerConfig(config: Config, env: Readonly<Record<string, string | undefined>>): Config {
   if (config.auth.dockerConfig !== undefined) return config;
   const folder = env.DOCKER_CONFIG ?? (env.HOME === undefined ? undefined : `${env.HOME}/.docker`);
-  return folder === undefined ? config : { ...config, auth: { dockerConfig: `${folder}/config.json` } };
+  return folder === undefined ? config : { ...config, auth: { ...config.auth, dockerConfig: `${folder}/config.json` } };
 }
 
 function deepFreeze<T>(value: T): T {

@@ -9,14 +9,16 @@ import { ShoalError, withContext } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
-import { createBlobOpener } from './lazy/blob-opener.ts';
+import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
+import { createGivenCredentials, serveConfiguredImages } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
 import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
+import { createConfiguredMirrors } from './lazy/mirrors.ts';
 import { mountRoutes } from './lazy/mount-routes.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
@@ -32,6 +34,9 @@ import { serveSnapshots } from './snapshot/grpc.ts';
 import type { MetaStore } from './snapshot/metastore.ts';
 import { openLevelMetaStore } from './snapshot/metastores.ts';
 import { createSnapshotter } from './snapshot/snapshotter.ts';
+import { createAskedRegistries } from './source/asked-registries.ts';
+import { createMirroredRegistry } from './source/mirror/mirrored-registry.ts';
+import { createMirroredStore } from './source/mirror/mirrored-store.ts';
 import { fetchImage } from './source/origin/fetch-image.ts';
 import { createOriginStore } from './source/origin/origin-store.ts';
 import type { BlobDevice } from './store/blob-device.ts';
@@ -87,21 +92,35 @@ export async function runDaemon(
     const images = await openImageRecords(db.sublevel('images'));
     stack.defer(() => images.flush());
 
-    // The cascade: what this node has, then the origin.
-    const registry = createConfiguredRegistry(config, parts);
-    stack.defer(() => registry.close());
+    // The cascade: what this node has, then the mirrors of the image's registry, then the registry itself.
+    const given = createGivenCredentials((repository) => direct.renewed(repository));
+    const asked = createAskedRegistries();
+    const direct = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
+    stack.defer(() => direct.close());
+    const mirrors = createConfiguredMirrors(config, { ...parts, blobs, direct });
+    stack.defer(() => mirrors.chains.close());
+    const registry = createMirroredRegistry({ ...parts, origin: direct, chains: mirrors.chains });
     const origin = sourceCounters('origin');
+    const mirror = sourceCounters('mirror');
     const local = sourceCounters('local');
     let fetchedBytes = 0;
     const originStore = createOriginStore(
-      { blobs: createOriginBlobs({ blobs, registry }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
+      {
+        blobs: createOriginBlobs({ blobs, registry: direct, asked }),
+        onFetched: (_blob, bytes) => (fetchedBytes += bytes),
+      },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
     blobs.connect(
       dedup(
         route(
           count({ clock: parts.clock, inner: createLocalStore({ blobs }) }, local),
-          count({ clock: parts.clock, inner: originStore }, origin),
+          createMirroredStore({
+            ...parts,
+            ...mirrors,
+            counters: mirror,
+            origin: count({ clock: parts.clock, inner: originStore }, origin),
+          }),
         ),
       ),
     );
@@ -142,18 +161,27 @@ export async function runDaemon(
     // Layers and images.
     const { tocBytesMax, layerEntriesMax } = config.limits;
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
-    const opener = createLayerOpener({ registry: createBlobOpener(registry), blobs, readers, log });
+    const opener = createLayerOpener({
+      registry: createBlobOpener(registry),
+      direct: mirrors.past(createBlobOpener(direct)),
+      blobs,
+      readers,
+      log,
+    });
     const manifests = createManifestLookup({
-      fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
+      async fetch(reference, digest, { signal }) {
+        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
+      },
     });
     const lazyLayers = createLazyLayers({
-      ...{ opener, manifests, runs, blobs, images, log },
+      ...{ opener, manifests, runs, blobs, images, given: given.labels, asked, log },
       ...(hints === undefined ? {} : { hints }),
     });
     const platform = hostPlatform(process.arch);
     const mounts = createManualMounts({
       resolver: {
         async resolve(reference, { signal }) {
+          asked.admit(reference.registry);
           const image = await fetchImage(registry, reference, { platform, signal });
           return { digest: image.manifest.digest, layers: image.manifest.layers };
         },
@@ -170,24 +198,30 @@ export async function runDaemon(
     await runs.releaseUnowned(ownersOf(store, await mounts.list()));
     await mounts.restore();
 
-    // The two sockets, last: who connects finds everything ready.
+    // The sockets, last: who connects finds everything ready.
     const snapshotter = await createSnapshotter({ store, lazyLayers, log }, { root });
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
+    stack.use(await serveConfiguredImages(config, { pulls: given.pulls, log }));
+    const sources = [local, mirror, origin];
+    const allFetched = (): number => fetchedBytes + mirrors.fetchedBytes();
     const source = createStatusSource(
-      { blobs, runs, images, mounts, trap, sources: [local, origin], fetchedBytes: () => fetchedBytes },
+      { blobs, runs, images, mounts, trap, sources, fetchedBytes: allFetched },
       { root, reason },
     );
     const metrics = createMetricsRegistry();
-    registerMetrics(metrics, { blobs, trap, faults, sources: [local, origin], fetchedBytes: () => fetchedBytes });
+    registerMetrics(metrics, { blobs, trap, faults, sources, fetchedBytes: allFetched });
     const control = await startControlServer(
       {
         source,
         metrics,
         config,
         log,
-        routes: mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+        routes: [
+          ...mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+          mirrors.route(images),
+        ],
       },
       { socket: config.control.socket },
     );

@@ -7,6 +7,8 @@ export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['umount', async () => (await import('./umount.ts')).umountCommand],
   ['status', async () => (await import('./status.ts')).statusCommand],
   ['swarm', async () => (await import('./swarm.ts')).swarmCommand],
+  ['mirrors', async () => (await import('./mirrors.ts')).mirrorsCommand],
+  ['dragonfly', async () => (await import('./dragonfly.ts')).dragonflyCommand],
   ['doctor', async () => (await import('./doctor.ts')).doctorCommand],
   ['config', async () => (await import('./config.ts')).configCommand],
   ['version', async () => (await import('./version.ts')).versionCommand],

@@ -92,6 +92,14 @@ test('half-set security options are errors', () => {
   const registry = '[registry."r.example"]\n';
   assert.match(refusal(`${registry}username = "u"`), /registry\."r\.example"\.username is set without password_file/);
   assert.match(refusal(`${registry}password_file = "/p"`), /password_file is set without username/);
+  assert.match(
+    refusal('[auth]\nkubelet_provider_config = "/p"'),
+    /kubelet_provider_config is set without kubelet_provider_dir/,
+  );
+  assert.match(
+    refusal('[auth]\nkubelet_provider_dir = "/p"'),
+    /kubelet_provider_dir is set without kubelet_provider_config/,
+  );
   assert.match(refusal('[registry."https://r.example/"]\n'), /not a host name; expected host or host:port/);
   assert.match(refusal('[fetch]\nca = "/does/not/exist"'), /fetch\.ca: \/does\/not\/exist does not exist/);
 });

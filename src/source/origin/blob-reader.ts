@@ -16,6 +16,7 @@ export interface BlobTail {
 interface Where {
   readonly registry: string;
   readonly repository: string;
+  readonly retryBudgetMs?: number;
 }
 
 /** Ranged reads of blobs: every answer is held against what was asked before a byte of its body is read. */
@@ -32,7 +33,7 @@ export class BlobReader {
     digest: Digest,
     size: number,
     { offset, length }: { offset: number; length: number },
-    { signal, onBytes }: ReadOptions,
+    options: ReadOptions,
   ): Promise<Uint8Array> {
     if (
       !(
@@ -50,7 +51,7 @@ export class BlobReader {
     }
     if (length === 0) return new Uint8Array(0);
     const range = `bytes=${offset}-${offset + length - 1}`;
-    const { body } = await this.#get(where, digest, range, { signal, onBytes }, (status, headers) => {
+    const { body } = await this.#get(where, digest, range, options, (status, headers) => {
       if (status === 200 && length === size) return wholeBody(where, digest, size, headers);
       requireStatus(where, digest, status, 206);
       return rangeBody(where, digest, { offset, length, size }, headers);
@@ -133,15 +134,18 @@ export class BlobReader {
     where: Where,
     digest: Digest,
     range: string | undefined,
-    { signal, onBytes }: ReadOptions,
+    options: ReadOptions,
     plan: (status: number, headers: ResponseHeaders) => BodyPlan,
   ): Promise<Exchange> {
     return this.#send({
-      ...this.#request(where, digest, signal),
+      ...this.#request(where, digest, options.signal),
       method: 'GET',
       ...(range === undefined ? {} : { range }),
       cacheRedirect: true,
-      onBytes,
+      onBytes: options.onBytes,
+      get urgency() {
+        return options.urgency;
+      },
       plan(status, headers) {
         requireIdentity(where.registry, headers);
         return plan(status, headers);
@@ -149,12 +153,8 @@ export class BlobReader {
     });
   }
 
-  #request(
-    { registry, repository }: Where,
-    digest: Digest,
-    signal: AbortSignal,
-  ): Omit<SessionRequest, 'method' | 'plan'> {
-    return { registry, repository, path: `/v2/${repository}/blobs/${parseDigest(digest)}`, signal };
+  #request(where: Where, digest: Digest, signal: AbortSignal): Omit<SessionRequest, 'method' | 'plan'> {
+    return { ...where, path: `/v2/${where.repository}/blobs/${parseDigest(digest)}`, signal };
   }
 }
 

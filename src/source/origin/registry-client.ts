@@ -9,9 +9,11 @@ import type { Logger } from '../../log.ts';
 import type { UrlPolicy } from '../url-policy.ts';
 import { BlobReader, type BlobTail, requireIdentity } from './blob-reader.ts';
 import { parseContentLength } from './content-range.ts';
-import type { CredentialSource } from './credentials.ts';
+import type { CredentialChain } from './credentials.ts';
 import { REGISTRY_LIMITS } from './limits.ts';
+import { createRegistryGate, type RegistryGate } from './registry-gate.ts';
 import { type RetryInit, withRetries } from './retry.ts';
+import type { Secret } from './secret.ts';
 import { RegistrySession, type SessionRequest } from './session.ts';
 import { createTokenSource, type TokenSource } from './token.ts';
 import {
@@ -27,6 +29,8 @@ export type Repository = Pick<Reference, 'registry' | 'repository'>;
 
 interface Options {
   readonly signal: AbortSignal;
+  /** In place of the client's own: short where somebody has another way to go. Holds for all reads of a blob. */
+  readonly retryBudgetMs?: number;
 }
 
 /** What a tag points at. */
@@ -57,6 +61,13 @@ export interface RegistryClient {
   blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail>;
   /** A small blob as a whole, such as the image config, verified. Throws INVALID_MANIFEST for wrong bytes. */
   config(repository: Repository, descriptor: { digest: Digest; size: number }, options: Options): Promise<Uint8Array>;
+  /**
+   * The Authorization header with the registry's token for pulls of this one repository, when there is one that ends
+   * within five minutes; never a password. For mirrors that the operator lets have it.
+   */
+  pullToken(repository: Repository): Secret | undefined;
+  /** There are new credentials for this repository: refusals of the former ones are forgotten. */
+  renewed(repository: Repository): void;
   /** Cuts all connections; calls under way fail. Idempotent. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -65,7 +76,7 @@ export interface RegistryClient {
 /** What the client is made of; `random` (in [0, 1)) is the jitter of retries. */
 export interface RegistryClientComponents {
   readonly policy: UrlPolicy;
-  readonly credentials: CredentialSource;
+  readonly credentials: CredentialChain;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random?: () => number;
@@ -92,6 +103,7 @@ class Client implements RegistryClient {
   readonly #init: RegistryClientInit;
   readonly #log: Logger;
   readonly #blobs: BlobReader;
+  readonly #gate: RegistryGate;
 
   constructor(components: RegistryClientComponents, init: RegistryClientInit) {
     this.#init = init;
@@ -100,6 +112,16 @@ class Client implements RegistryClient {
     this.#transport = createTransport(components, init);
     this.#tokens = createTokenSource({ ...components, ...this.#retry, transport: this.#transport });
     this.#session = new RegistrySession({ ...components, transport: this.#transport, tokens: this.#tokens });
+    const { attempts, connections, maxRetryAfterMs, retryBudgetMs } = { ...REGISTRY_LIMITS, ...init };
+    this.#gate = createRegistryGate(
+      { ...this.#retry, log: components.log },
+      {
+        most: connections,
+        longestWaitMs: maxRetryAfterMs,
+        budgetMs: retryBudgetMs,
+        rests: attempts > 1,
+      },
+    );
     this.#blobs = new BlobReader((request) => this.#send(request));
   }
 
@@ -145,16 +167,17 @@ class Client implements RegistryClient {
     { digest, size }: { digest: Digest; size?: number },
     options: Options,
   ): Promise<RangedBlob> {
-    const known = size ?? (await this.#blobs.size(repository, digest, options.signal));
+    const where = within(repository, options);
+    const known = size ?? (await this.#blobs.size(where, digest, options.signal));
     return {
       digest,
       size: known,
-      read: (offset, length, how) => this.#blobs.read(repository, digest, known, { offset, length }, how),
+      read: (offset, length, how) => this.#blobs.read(where, digest, known, { offset, length }, how),
     };
   }
 
   blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail> {
-    return this.#blobs.tail(repository, digest, maxBytes, options.signal);
+    return this.#blobs.tail(within(repository, options), digest, maxBytes, options.signal);
   }
 
   async config(
@@ -170,8 +193,17 @@ class Client implements RegistryClient {
     return bytes;
   }
 
+  pullToken(repository: Repository): Secret | undefined {
+    return this.#tokens.lendable(repository);
+  }
+
+  renewed(repository: Repository): void {
+    this.#tokens.renewed(repository);
+  }
+
   async close(): Promise<void> {
     this.#tokens.close();
+    this.#gate.close();
     await this.#transport.close();
   }
 
@@ -183,11 +215,12 @@ class Client implements RegistryClient {
     { registry, repository }: Repository,
     target: string,
     method: 'GET' | 'HEAD',
-    { signal }: Options,
+    { signal, retryBudgetMs }: Options,
   ): SessionRequest {
     return {
       registry,
       repository,
+      ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }),
       path: `/v2/${repository}/manifests/${checkTarget(target)}`,
       method,
       accept: ACCEPT,
@@ -206,17 +239,25 @@ class Client implements RegistryClient {
   }
 
   #send(request: SessionRequest): Promise<Exchange> {
-    const { registry, path, signal } = request;
+    const { registry, path, signal, retryBudgetMs } = request;
+    const { clock } = this.#retry;
+    const endsAtMs = retryBudgetMs === undefined ? undefined : clock.nowMs() + retryBudgetMs;
     return withRetries(
       this.#retry,
-      this.#init,
+      { ...this.#init, ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }) },
       signal,
-      () => this.#session.send(request),
+      (giveUpAtMs = endsAtMs) =>
+        this.#gate.pass(request, (progress) => this.#session.send(request, progress), giveUpAtMs),
       (error, waitMs) => {
         this.#log.debug('registry request failed, trying again', { registry, path, error: error.message, waitMs });
       },
+      () => Math.min(this.#gate.patienceMs(registry), retryBudgetMs ?? Number.POSITIVE_INFINITY),
     );
   }
+}
+
+function within({ registry, repository }: Repository, { retryBudgetMs }: Options) {
+  return { registry, repository, ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }) };
 }
 
 /** Tags come from parsed references and digests from manifests, but both end up in a path. */
