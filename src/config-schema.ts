@@ -441,13 +441,6 @@ export const CONFIG_SCHEMA = {
           description:
             'What the limits above may add up to when every peer behaves as badly as it can; a configuration that passes it is refused.',
         },
-        upload_bytes_per_second: {
-          type: 'integer',
-          minimum: 0,
-          maximum: 100_000_000_000,
-          default: 0,
-          description: 'What all neighbours together may take of this node a second; 0: no limit.',
-        },
         private_images: {
           type: 'array',
           items: { type: 'string', minLength: 1 },
