@@ -412,6 +412,13 @@ export const CONFIG_SCHEMA = {
           default: 3,
           description: 'How many nodes keep the record of who has a chunk.',
         },
+        upload_bytes_per_second: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 12_500_000_000,
+          default: 0,
+          description: 'Most bytes per second that this node gives to peers, in all; 0 is without limit.',
+        },
         connections_max: {
           type: 'integer',
           minimum: 40,
@@ -433,13 +440,6 @@ export const CONFIG_SCHEMA = {
           default: 1_073_741_824,
           description:
             'What the limits above may add up to when every peer behaves as badly as it can; a configuration that passes it is refused.',
-        },
-        upload_bytes_per_second: {
-          type: 'integer',
-          minimum: 0,
-          maximum: 100_000_000_000,
-          default: 0,
-          description: 'What all neighbours together may take of this node a second; 0: no limit.',
         },
         private_images: {
           type: 'array',

@@ -1,6 +1,7 @@
 /** The composition root of `shoal serve`: reads top to bottom like the picture in docs/design.md. */
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { openCascade } from './cascade.ts';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
@@ -9,14 +10,12 @@ import { backgroundPolicy } from './core/policy/background.ts';
 import type { ShoalError } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
-import { joinSwarm } from './join-swarm.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
 import { backgroundRules } from './lazy/background-rules.ts';
 import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
-import { NEIGHBOUR } from './lazy/fetch-story.ts';
-import { createGivenCredentials, serveConfiguredImages } from './lazy/given-credentials.ts';
+import { serveConfiguredImages } from './lazy/given-credentials.ts';
 import { leaveAsFound, stopServing, takeOver } from './lazy/handover.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
@@ -24,12 +23,9 @@ import { createLazyLayers } from './lazy/lazy-layers.ts';
 import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
-import { createConfiguredMirrors } from './lazy/mirrors.ts';
 import { mountRoutes } from './lazy/mount-routes.ts';
 import type { Neighbourhood } from './lazy/neighbourhood.ts';
-import { createOriginBlobs } from './lazy/origin-blobs.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
-import { createConfiguredRegistry } from './lazy/registry.ts';
 import { makeRoot, openDatabase } from './lazy/root.ts';
 import { createRunRecords } from './lazy/run-records.ts';
 import { createLazyRuns } from './lazy/runs.ts';
@@ -42,20 +38,10 @@ import { serveSnapshots } from './snapshot/grpc.ts';
 import type { MetaStore } from './snapshot/metastore.ts';
 import { openLevelMetaStore } from './snapshot/metastores.ts';
 import { createSnapshotter } from './snapshot/snapshotter.ts';
-import { createAskedRegistries } from './source/asked-registries.ts';
-import { createMirroredRegistry } from './source/mirror/mirrored-registry.ts';
-import { createMirroredStore } from './source/mirror/mirrored-store.ts';
 import { fetchImage } from './source/origin/fetch-image.ts';
-import { createOriginStore } from './source/origin/origin-store.ts';
 import type { PeerDirectory } from './source/peer/directory.ts';
 import type { BlobDevice } from './store/blob-device.ts';
 import { openBlobStore } from './store/blob-store.ts';
-import type { ChunkStore } from './store/chunk-store.ts';
-import { count, type SourceCounters, sourceCounters } from './store/count.ts';
-import { dedup } from './store/dedup.ts';
-import { createFetchLedger } from './store/ledger.ts';
-import { createLocalStore } from './store/local-store.ts';
-import { route } from './store/route.ts';
 import { chooseTrap } from './trap/choose.ts';
 import { createFaultLoop, type FaultLoop } from './trap/fault-loop.ts';
 
@@ -107,38 +93,10 @@ export async function runDaemon(
     const images = await openImageRecords(db.sublevel('images'));
     stack.defer(() => images.flush());
 
-    // The cascade: what this node has, then neighbours, then the mirrors of the image's registry, then the registry itself.
-    const given = createGivenCredentials((repository) => direct.renewed(repository));
-    const asked = createAskedRegistries();
-    const direct = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
-    stack.defer(() => direct.close());
-    const mirrors = createConfiguredMirrors(config, { ...parts, blobs, direct });
-    stack.defer(() => mirrors.chains.close());
-    const registry = createMirroredRegistry({ ...parts, origin: direct, chains: mirrors.chains });
-    const origin = sourceCounters('origin');
-    const mirror = sourceCounters('mirror');
-    const local = sourceCounters('local');
-    const neighbour = sourceCounters(NEIGHBOUR);
-    let fetchedBytes = 0;
-    const originStore = createOriginStore(
-      {
-        blobs: createOriginBlobs({ blobs, registry: direct, asked }),
-        onFetched: (_blob, bytes) => (fetchedBytes += bytes),
-      },
-      { demandRequestBytes: config.fetch.requestBytesMax },
-    );
-    const ledger = createFetchLedger(parts);
-    const counted = (inner: ChunkStore, counters: SourceCounters): ChunkStore =>
-      ledger.source(counters.name, count({ clock: parts.clock, inner }, counters));
-    const held = createLocalStore({ blobs });
-    const own = counted(held, local);
-    const registryStep = counted(originStore, origin);
-    const outside = createMirroredStore({ ...parts, ...mirrors, counters: mirror, ledger, origin: registryStep });
-    const cascade = { ...parts, blobs, images, ledger, local: held, own, outside, counters: neighbour };
-    const swarm = await joinSwarm(config, cascade);
-    if (swarm !== undefined) stack.defer(() => swarm.stop());
+    const cascade = await openCascade(config, { ...parts, blobs, images }, stack);
+    const { registry, direct, given, asked, mirrors, swarm, ledger, sources, fetchedBytes } = cascade;
     joined = swarm;
-    blobs.connect(swarm?.plane.cascade ?? dedup(ledger.watch(route(own, outside))));
+    blobs.connect(cascade.source);
 
     // The kernel side: trap, devices, mounts; first of all what a former daemon left.
     const ended = Promise.withResolvers<ShoalError | undefined>();
@@ -223,12 +181,7 @@ export async function runDaemon(
     await runs.releaseUnowned(ownersOf(store, await mounts.list()));
     await mounts.restore();
 
-    const accounts = {
-      sources: swarm === undefined ? [local, mirror, origin] : [local, neighbour, mirror, origin],
-      ledger,
-      prefetcher,
-      fetchedBytes: () => fetchedBytes + mirrors.fetchedBytes(),
-    };
+    const accounts = { sources, ledger, prefetcher, fetchedBytes };
 
     // The sockets, last: who connects finds everything ready.
     const snapshotter = await createSnapshotter({ store, lazyLayers, log }, { root });
@@ -247,9 +200,9 @@ export async function runDaemon(
         log,
         routes: [
           ...mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+          mirrors.route(images),
           ...swarmRoutes(swarm?.directory),
           explainRoute(createExplainer({ blobs, images, ledger, directory: swarm?.directory })),
-          mirrors.route(images),
         ],
       },
       { socket: config.control.socket },

@@ -24,7 +24,7 @@ import { createOriginStore } from '../../src/source/origin/origin-store.ts';
 import { createRegistryClient } from '../../src/source/origin/registry-client.ts';
 import { createUrlPolicy } from '../../src/source/url-policy.ts';
 import type { ChunkStore } from '../../src/store/chunk-store.ts';
-import { sourceCounters } from '../../src/store/count.ts';
+import { count, sourceCounters } from '../../src/store/count.ts';
 import { RealRegistry } from '../fakes/registry-real.ts';
 import { startCachingMirror } from '../lab/nginx.ts';
 import { freePort } from '../lab/registry.ts';
@@ -148,7 +148,17 @@ async function subject(init: {
       dragonfly: { tag: '', application: 'shoal', prefetch: false },
     },
   );
-  return { name, store: createMirroredStore({ ...parts, chains, blobs, origin, counters }), counters };
+  return {
+    name,
+    store: createMirroredStore({
+      ...parts,
+      chains,
+      blobs,
+      origin,
+      counted: (inner) => count({ ...parts, inner }, counters),
+    }),
+    counters,
+  };
 }
 
 function quantile(values: readonly number[], part: number): number {

@@ -3,8 +3,6 @@ import type { Chunk, ChunkRef } from '../../core/chunk.ts';
 import { ShoalError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import type { ChunkStore, GetOptions } from '../../store/chunk-store.ts';
-import { count, type SourceCounters } from '../../store/count.ts';
-import type { FetchLedger } from '../../store/ledger.ts';
 import type { MirrorChain, MirrorChains } from './chains.ts';
 import type { MirrorBlobs, MirrorHost } from './mirror-host.ts';
 import { throughMirrors } from './through-mirrors.ts';
@@ -13,9 +11,8 @@ interface Components {
   readonly chains: MirrorChains;
   readonly blobs: MirrorBlobs;
   readonly origin: ChunkStore;
-  readonly counters: SourceCounters;
-  /** Remembers what came from whom. */
-  readonly ledger?: FetchLedger;
+  /** Goes around the store of each mirror: counts. */
+  readonly counted: (inner: ChunkStore) => ChunkStore;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -25,14 +22,13 @@ interface Components {
  * read costs that read one more source, and the chunks after it nothing. Throws what the origin throws.
  */
 export function createMirroredStore(components: Components): ChunkStore {
-  const { chains, blobs, origin, clock, counters, ledger } = components;
+  const { chains, blobs, origin, counted } = components;
   const counting = new WeakMap<MirrorHost, ChunkStore>();
 
   function storeOf(host: MirrorHost): ChunkStore {
     let store = counting.get(host);
     if (store === undefined) {
-      const counted = count({ clock, inner: host.store }, counters);
-      store = ledger === undefined ? counted : ledger.source(counters.name, counted);
+      store = counted(host.store);
       counting.set(host, store);
     }
     return store;

@@ -169,7 +169,9 @@ async function assemble(parts: Parts, init: SwarmInit & { instance: Uint8Array }
       marker: state.marker,
       send: async (to, what, keys) => {
         if (to === table.self.id)
-          return what === 'announce' ? void index.add(to, keys, clock.nowMs()) : index.remove(to, keys);
+          return what === 'announce'
+            ? void index.add(to, keys, clock.nowMs(), { isOwn: true })
+            : index.remove(to, keys);
         const { ackTimeoutMs: timeoutMs } = SWARM_LIMITS;
         await links.request(to, MESSAGE[what], keys, { timeoutMs, isBulk: true });
       },

@@ -144,6 +144,7 @@ async function serve(text: string): Promise<void> {
     await node.announced();
     return [node.status().acknowledged];
   };
+  process.on('disconnect', () => process.exit(1));
   process.on('message', async (command: NodesCommand | 'stop') => {
     if (command === 'stop') {
       await Promise.all(nodes.map((node) => node.stop()));

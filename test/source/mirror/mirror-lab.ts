@@ -94,7 +94,7 @@ export async function startMirrorLab(
     ...parts,
     chains,
     blobs,
-    counters: mirror,
+    counted: (inner) => count({ clock: systemClock, inner }, mirror),
     origin: count({ clock: systemClock, inner: originStore }, origin),
   });
   const refs = blob.chunks.map((_, index): ChunkRef => {

@@ -106,7 +106,7 @@ test('a registry that is away is asked by one reader for all, and all are served
   fake.registry.heal();
   const healedAt = performance.now();
   await Promise.all(reads);
-  assert.ok(performance.now() - healedAt < 2_500, `${performance.now() - healedAt} ms`);
+  assert.ok(performance.now() - healedAt < 8_000, `${performance.now() - healedAt} ms`);
 });
 
 test('who has another way to go is told of an outage soon', async () => {

@@ -9,7 +9,7 @@ import { createStaticCredentials, type StaticCredentials } from '../../../src/so
 import { basicCredential, type CredentialSource } from '../../../src/source/origin/credentials.ts';
 import { Secret } from '../../../src/source/origin/secret.ts';
 import { type FakeAuth, FakeRegistry } from '../../fakes/registry.ts';
-import { imageAt, randomBytes, soon, testClient } from './setup.ts';
+import { imageAt, movableClock, randomBytes, soon, testClient } from './setup.ts';
 
 const LOGIN = { username: 'robot', password: 'canary-password' };
 
@@ -17,12 +17,14 @@ async function setup(auth: FakeAuth, credentials?: (host: string) => StaticCrede
   const registry = await FakeRegistry.start({ auth });
   const lines: string[] = [];
   const log = createLogger({ level: 'debug', write: (line) => void lines.push(line) });
-  const client = testClient({ credentials: credentials?.(registry.host) ?? {}, log });
+  const clock = movableClock();
+  const client = testClient({ credentials: credentials?.(registry.host) ?? {}, log, clock });
   const digest = registry.addBlob(randomBytes(1000));
   const blob = await client.blob(imageAt(registry.host), { digest, size: 1000 }, { signal: soon() });
   return {
     registry,
     client,
+    clock,
     lines,
     read: () => blob.read(0, 10, { signal: soon() }),
     async [Symbol.asyncDispose]() {
@@ -160,9 +162,9 @@ test('a changed password heals what was refused, and nobody is asked all the tim
 });
 
 test('a token that ends is replaced while it is still used, by one request, and nobody waits', async () => {
-  await using fake = await setup({ scheme: 'bearer', expiresInSec: 1 });
+  await using fake = await setup({ scheme: 'bearer', expiresInSec: 1_000 });
   await fake.read();
-  await new Promise((resolve) => setTimeout(resolve, 720));
+  fake.clock.ahead(750_000);
   fake.registry.inject({ path: /token/, delayMs: 50 });
   await Promise.all(Array.from({ length: 100 }, () => fake.read()));
   assert.equal(fake.registry.count('/token'), 2);
@@ -173,9 +175,9 @@ test('a token that ends is replaced while it is still used, by one request, and 
 });
 
 test('a token that has ended is replaced before it is sent', async () => {
-  await using fake = await setup({ scheme: 'bearer', expiresInSec: 3 });
+  await using fake = await setup({ scheme: 'bearer', expiresInSec: 1_000 });
   await fake.read();
-  await new Promise((resolve) => setTimeout(resolve, 3_050));
+  fake.clock.ahead(1_000_000);
   fake.registry.requests.length = 0;
   await Promise.all(Array.from({ length: 100 }, () => fake.read()));
   assert.equal(fake.registry.count('/token'), 1);

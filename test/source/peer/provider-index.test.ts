@@ -45,7 +45,8 @@ test('a key keeps 20 providers, a peer 100,000 records, the index what it was ma
   const flood = keysOf(120_000);
   assert.equal(index.add('flood', flood, 0), 100_000);
   assert.equal(index.add('flood', flood.subarray(0, 32 * 100), 0), 100, 'refreshing is not adding');
-  assert.equal(index.add('other', keysOf(60_000), 0), 50_000 - 20);
+  assert.equal(index.add('self', keysOf(10_000), 0, { isOwn: true }), 10_000);
+  assert.equal(index.add('other', keysOf(60_000), 0), 40_000 - 20);
   assert.equal(index.records, 150_000);
 });
 

@@ -308,6 +308,19 @@ test('uploads stay within their budget, and a neighbour that asks too much is to
   );
 });
 
+test('a neighbour that is banned is cut on the connection it has', { timeout: 30_000 }, async () => {
+  const blob = testBlob(randomChunks(1, 5_000));
+  const { hub, holder, stack } = await holderOf(blob);
+  await using _ = stack;
+  const reader = stack.use(await startMember(hub));
+  const socket = await dial(holder, reader.identity);
+  const request = `GET ${path(blob.table.row(0).digest)} HTTP/1.1\r\nhost: x\r\n\r\n`;
+  assert.match(await say(socket, request), /^HTTP\/1\.1 200 OK/);
+  holder.directory.ban(reader.self.id, { reason: 'test', forMs: 60_000 });
+  assert.equal(await say(socket, request), '');
+  assert.equal(socket.destroyed, true);
+});
+
 test('what server and client may hold in memory is stated', () => {
   assert.ok(serverMemoryBytes() < 256 * 1024 * 1024, `${serverMemoryBytes()}`);
   assert.ok(clientMemoryBytes() < 384 * 1024 * 1024, `${clientMemoryBytes()}`);
