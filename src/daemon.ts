@@ -6,6 +6,7 @@ import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
 import { ShoalError, withContext } from './errors.ts';
+import { createPassThreads } from './image/pass/pass-threads.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
@@ -14,11 +15,13 @@ import { createAttachedDevices } from './lazy/devices.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
+import { createLocalIndexes } from './lazy/local-indexes.ts';
 import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
 import { mountRoutes } from './lazy/mount-routes.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
+import { createPlainLayers } from './lazy/plain-layers.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
 import { createConfiguredRegistry } from './lazy/registry.ts';
 import { createRunRecords } from './lazy/run-records.ts';
@@ -133,7 +136,21 @@ export async function runDaemon(
     // Layers and images.
     const { tocBytesMax, layerEntriesMax } = config.limits;
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
-    const opener = createLayerOpener({ registry: createBlobOpener(registry), blobs, readers, log });
+    const threads = createPassThreads();
+    stack.defer(() => threads.close());
+    const { indexBytesMax, wholeBytesMax } = config.layers;
+    const indexes = createLocalIndexes({ log }, { directory: join(root, 'indexes'), maxBytes: indexBytesMax });
+    const plain = createPlainLayers(
+      { blobs, threads, indexes, log, onFetched: (bytes) => (fetchedBytes += bytes) },
+      { wholeBytesMax, maxEntries: layerEntriesMax },
+    );
+    const opener = createLayerOpener({
+      registry: createBlobOpener(registry),
+      blobs,
+      readers,
+      log,
+      ...(config.layers.plain ? { plain } : {}),
+    });
     const manifests = createManifestLookup({
       fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
     });

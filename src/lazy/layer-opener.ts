@@ -1,15 +1,17 @@
 import type { Digest } from '../core/digest.ts';
 import { orAborted } from '../core/or-aborted.ts';
 import { atMost } from '../core/turns.ts';
-import { ShoalError, withContext } from '../errors.ts';
+import { hasCode, ShoalError, withContext } from '../errors.ts';
 import type { LayerDescriptor, LayerReader, RangedBlob } from '../image/layer-reader.ts';
-import type { LayerTree } from '../image/layer-tree.ts';
+import { impliesDirs } from '../image/layer-tree.ts';
 import { readLayer } from '../image/readers/index.ts';
 import { formatReference, type Reference } from '../image/reference.ts';
 import { encodeTree } from '../image/tree-codec.ts';
 import type { Logger } from '../log.ts';
-import type { BlobDevice } from '../store/blob-device.ts';
+import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
+import { createPatience } from './patience.ts';
+import type { PlainLayers } from './plain-layers.ts';
 
 /** Turns layers of a registry into devices of the blob store: index fetched by range, verified, stored. */
 export interface LayerOpener {
@@ -17,11 +19,18 @@ export interface LayerOpener {
    * The device of this layer, made if need be. Throws UNSUPPORTED_LAYER, INVALID_LAYER, SOURCE_FAILED … with image
    * and layer named. Calls for the same layer join; a caller that gives up does not stop the others.
    */
-  open(reference: Reference, layer: LayerDescriptor, options: { signal: AbortSignal }): Promise<BlobDevice>;
+  open(
+    reference: Reference,
+    layer: LayerDescriptor,
+    options: { readonly signal: AbortSignal; readonly onProgress?: () => void },
+  ): Promise<BlobDevice>;
 }
 
-/** How long opening one layer may take in all, whoever waits for it. */
+/** How long reading a layer's index may take in all, whoever waits for it. */
 const OPEN_DEADLINE_MS = 60_000;
+/** A layer that is read whole may take this long without a byte of any layer, and in all. */
+const PASS_IDLE_MS = 60_000;
+const PASS_DEADLINE_MS = 3_600_000;
 /** Layers opened at a time, of all images: each may hold an index of the largest size in memory. */
 const OPENING_MAX = 8;
 
@@ -38,13 +47,30 @@ export function createLayerOpener(components: {
   registry: BlobOpener;
   blobs: BlobStore;
   readers: readonly LayerReader[];
+  /** Reads what no reader knows; without it that is UNSUPPORTED_LAYER. */
+  plain?: PlainLayers;
   log: Logger;
 }): LayerOpener {
   const opening = new Map<Digest, Promise<BlobDevice>>();
+  /** Told of each piece of any layer that is read whole: who waits in line must see that the line moves. */
+  const waiting = new Set<() => void>();
   const inTurn = atMost(OPENING_MAX);
 
   async function make(reference: Reference, layer: LayerDescriptor): Promise<BlobDevice> {
-    const signal = AbortSignal.timeout(OPEN_DEADLINE_MS);
+    using patience = createPatience({
+      firstMs: OPEN_DEADLINE_MS,
+      idleMs: PASS_IDLE_MS,
+      mostMs: PASS_DEADLINE_MS,
+    });
+    waiting.add(patience.progress);
+    try {
+      return await open(reference, layer, patience.signal);
+    } finally {
+      waiting.delete(patience.progress);
+    }
+  }
+
+  async function open(reference: Reference, layer: LayerDescriptor, signal: AbortSignal): Promise<BlobDevice> {
     const source = { registry: reference.registry, repository: reference.repository };
     const known = await components.blobs.open(layer.digest);
     if (known !== undefined) {
@@ -53,30 +79,48 @@ export function createLayerOpener(components: {
     }
     const startedMs = performance.now();
     const blob = await components.registry.openBlob(reference, layer, { signal });
-    const { format, content } = await readLayer(layer, blob, { signal, readers: components.readers });
-    const device = await components.blobs.create(layer.digest, {
-      chunks: content.chunks,
-      tree: encodeTree(content.tree),
-      info: {
-        format,
-        size: blob.size,
-        sources: [source],
-        ...(content.prefetchBytes === undefined ? {} : { prefetchBytes: content.prefetchBytes }),
-        ...(impliesDirs(content.tree) ? { impliesDirs: true as const } : {}),
-      },
-    });
+    const device = await read(blob, layer, source, signal);
     components.log.info('layer is lazy', {
       image: formatReference(reference),
       layer: layer.digest,
-      format,
-      chunks: content.chunks.count,
+      format: device.info.format,
+      ...(device.info.why === undefined ? {} : { why: device.info.why }),
+      chunks: device.table.count,
       tookMs: Math.round(performance.now() - startedMs),
     });
     return device;
   }
 
+  /** With the layer's own index when it has one that a reader knows, else as a plain layer. */
+  async function read(blob: RangedBlob, layer: LayerDescriptor, source: BlobSource, signal: AbortSignal) {
+    const { plain, readers, blobs } = components;
+    try {
+      const { format, content } = await readLayer(layer, blob, { signal, readers });
+      return await blobs.create(layer.digest, {
+        chunks: content.chunks,
+        tree: encodeTree(content.tree),
+        info: {
+          format,
+          why: 'index in the layer',
+          size: blob.size,
+          sources: [source],
+          ...(content.prefetchBytes === undefined ? {} : { prefetchBytes: content.prefetchBytes }),
+          ...(impliesDirs(content.tree) ? { impliesDirs: true as const } : {}),
+        },
+      });
+    } catch (error) {
+      if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER')) throw error;
+    }
+    return await plain.open(blob, source, { signal, onBytes: tellWaiting });
+  }
+
+  function tellWaiting(): void {
+    for (const progress of waiting) progress();
+  }
+
   return {
-    async open(reference, layer, { signal }) {
+    async open(reference, layer, { signal, onProgress }) {
+      if (onProgress !== undefined) waiting.add(onProgress);
       let shared = opening.get(layer.digest);
       if (shared === undefined) {
         shared = inTurn(() => make(reference, layer)).finally(() => opening.delete(layer.digest));
@@ -89,20 +133,9 @@ export function createLayerOpener(components: {
         const gaveUp = signal.aborted && cause === signal.reason;
         const error = gaveUp ? new ShoalError('DEADLINE_EXCEEDED', 'gave up waiting', { cause }) : cause;
         throw withContext(error, { image: formatReference(reference), layer: layer.digest }, 'SOURCE_FAILED');
+      } finally {
+        if (onProgress !== undefined) waiting.delete(onProgress);
       }
     },
   };
-}
-
-/** True when some directory below the root is implied; the root's attributes come from the container's own layer. */
-function impliesDirs(tree: LayerTree): boolean {
-  const stack = [tree.root];
-  for (let dir = stack.pop(); dir !== undefined; dir = stack.pop()) {
-    for (const child of dir.children.values()) {
-      if (child.kind !== 'dir') continue;
-      if (child.implied === true) return true;
-      stack.push(child);
-    }
-  }
-  return false;
 }

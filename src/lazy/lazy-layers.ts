@@ -9,10 +9,13 @@ import type { ImageRecords } from './images.ts';
 import { type LayerRequest, layerRequestFrom } from './labels.ts';
 import type { LayerOpener } from './layer-opener.ts';
 import type { ManifestLookup } from './manifests.ts';
+import { createPatience } from './patience.ts';
 import type { LazyRuns } from './runs.ts';
 
 /** How long a Prepare may wait for a layer's index before containerd is told to unpack the layer itself. */
 const OFFER_DEADLINE_MS = 20_000;
+/** How long it may wait in all while bytes of a layer that is read whole keep coming. */
+const OFFER_PROGRESS_MS = 1_800_000;
 /** How long a registry that did not answer is left alone: an image has many layers, and each would wait as long. */
 const DEAD_REGISTRY_MS = 30_000;
 
@@ -60,7 +63,12 @@ export function createLazyLayers(components: {
     { allLazyBelow }: LayerOffer,
     caller: AbortSignal,
   ): Promise<{ blob: Digest } | undefined> {
-    const signal = AbortSignal.any([caller, AbortSignal.timeout(OFFER_DEADLINE_MS)]);
+    using patience = createPatience({
+      firstMs: OFFER_DEADLINE_MS,
+      idleMs: OFFER_DEADLINE_MS,
+      mostMs: OFFER_PROGRESS_MS,
+    });
+    const signal = AbortSignal.any([caller, patience.signal]);
     const { digest } = request.layer;
     const { registry } = request.reference;
     const reference = formatReference(request.reference);
@@ -71,7 +79,7 @@ export function createLazyLayers(components: {
       }
       if (!isHere) openSiblings(request);
       const layer = isHere ? request.layer : await describe(request, signal);
-      const { info } = await opener.open(request.reference, layer, { signal });
+      const { info } = await opener.open(request.reference, layer, { signal, onProgress: patience.progress });
       // containerd copies those directories' attributes from the unpacked layer; a mount above it cannot
       if (info.impliesDirs === true && !allLazyBelow) {
         throw new ShoalError('UNSUPPORTED_LAYER', 'it names no parent directories, and layers below it are unpacked');

@@ -14,6 +14,8 @@ export interface BlobSource {
 export interface BlobInfo {
   /** Layer format as shown to people. */
   readonly format: string;
+  /** Why it is read the way it is, for people. */
+  readonly why?: string;
   /** Compressed bytes in the registry. */
   readonly size: number;
   readonly sources: readonly BlobSource[];
@@ -64,6 +66,8 @@ export interface BlobDevice {
     length: number,
     options: { signal: AbortSignal },
   ): Promise<{ readonly checked: number; readonly dropped: number }>;
+  /** Takes every chunk for present: whoever made the file has written their verified bytes. Made durable soon. */
+  adopt(): void;
   /** What names chunk `row` to a source. */
   ref(row: number): ChunkRef;
   hasChunk(row: number): boolean;

@@ -181,6 +181,15 @@ class SparseDevice implements BlobDevice {
     return { checked, dropped };
   }
 
+  adopt(): void {
+    for (let row = 0; row < this.table.count; row += 1) {
+      const { first, end } = this.table.blocksOf(row);
+      this.presence.setRange(first, end);
+      this.#persistence.written(row, this.table.columns.length[row] as number);
+    }
+    if (this.presence.complete) void this.flush();
+  }
+
   ref(row: number): ChunkRef {
     const { digest, length } = this.table.row(row);
     return { digest, length, blob: this.blob, index: row };

@@ -24,6 +24,8 @@ export interface OriginStoreInit extends ExtentFetcherInit {
 export interface OriginBlobs {
   table(blob: Digest): ChunkTable | undefined | Promise<ChunkTable | undefined>;
   ranged(blob: Digest): RangedBlob | undefined | Promise<RangedBlob | undefined>;
+  /** The window that the blob's table counts as `row`. */
+  window?(blob: Digest, row: number): Promise<Uint8Array>;
 }
 
 /** Decoded extents kept because they hold further chunks, bytes over all blobs: a few spans of a SOCI or eStargz layer. */
@@ -95,6 +97,7 @@ class OriginStore implements ChunkStore {
     if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the origin store is closed');
     const located = await this.#locate(ref);
     if (located === undefined) throw chunkMissing(ref, `layer ${ref.blob} is not known here`);
+    if (located.extent.codec === 'stream') throw chunkMissing(ref, 'it can only be had by reading the whole layer');
     try {
       return await this.#attempt(ref, located, options);
     } catch (error) {
@@ -166,8 +169,18 @@ class OriginStore implements ChunkStore {
     const ranged = await this.#blobs.ranged(blob);
     if (ranged === undefined) return undefined;
     const onFetched = (bytes: number): void => this.#onFetched(blob, bytes);
-    return createExtentFetcher({ blob: ranged, decode: this.#decode, budget: this.#budget, onFetched }, this.#init);
+    const blobs = this.#blobs;
+    const components = { blob: ranged, decode: this.#decode, budget: this.#budget, onFetched };
+    if (blobs.window === undefined) return createExtentFetcher(components, this.#init);
+    return createExtentFetcher({ ...components, window: (row) => windowOf(blobs, blob, row) }, this.#init);
   }
+}
+
+async function windowOf(blobs: OriginBlobs, blob: Digest, row: number): Promise<Uint8Array> {
+  const window = await blobs.window?.(blob, row);
+  if (window === undefined)
+    throw new ShoalError('STATE_CORRUPT', `layer ${blob} has no window ${row}`, { layer: blob });
+  return window;
 }
 
 /** Decoded extents, least recently used out first. Unverified: each chunk taken from one is hashed. */
