@@ -96,7 +96,11 @@ export async function runDaemon(
     const local = sourceCounters('local');
     let fetchedBytes = 0;
     const originStore = createOriginStore(
-      { blobs: createOriginBlobs({ blobs, registry }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
+      {
+        blobs: createOriginBlobs({ blobs, registry }),
+        onFetched: (_blob, bytes) => (fetchedBytes += bytes),
+        onExtent: ({ blob, index }, decoded) => void blobs.opened(blob)?.offerExtent(index, decoded, 'origin'),
+      },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
     blobs.connect(

@@ -2,7 +2,7 @@ import { mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Digest, digestHex, parseDigest, sha256 } from '../core/digest.ts';
 import { hasCode, withContext } from '../errors.ts';
-import { decodeLayerIndex } from '../image/layer-index/layer-index.ts';
+import { decodeLayerIndex, type LayerIndex } from '../image/layer-index/layer-index.ts';
 import type { Logger } from '../log.ts';
 import { readSealed, writeSealed } from '../store/sealed-file.ts';
 
@@ -95,4 +95,9 @@ export function acceptedIndex(layer: Digest, bytes: Uint8Array): ReturnType<type
   if (index.layer !== layer)
     throw withContext(new Error(`the index is for ${index.layer}`), { layer }, 'INVALID_LAYER');
   return index;
+}
+
+/** Every chunk can be fetched by range: only then is an index of use to who does not have the layer. */
+export function isRanged({ chunks }: Pick<LayerIndex, 'chunks'>): boolean {
+  return chunks.columns.extents.every(({ codec }) => codec !== 'stream');
 }

@@ -6,7 +6,7 @@ import type { PassThreads } from '../image/pass/pass-threads.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
-import { acceptedIndex, type LocalIndexes } from './local-indexes.ts';
+import { acceptedIndex, isRanged, type LocalIndexes } from './local-indexes.ts';
 
 /** Layers without an index of their own: plain `tar.gz` and `tar`. */
 export interface PlainLayers {
@@ -125,9 +125,4 @@ export function createPlainLayers(
       });
     },
   };
-}
-
-/** Every chunk can be fetched by range: only then is an index of use to who does not have the layer. */
-function isRanged({ chunks }: LayerIndex): boolean {
-  return chunks.columns.extents.every(({ codec }) => codec !== 'stream');
 }

@@ -9,7 +9,13 @@ import {
   createDockerCredentials,
   createStaticCredentials,
 } from '../source/origin/credentials.ts';
-import { createRegistryClient, type RegistryClient } from '../source/origin/registry-client.ts';
+import {
+  createRegistryClient,
+  type RegistryClient,
+  type RegistryClientComponents,
+  type RegistryClientInit,
+} from '../source/origin/registry-client.ts';
+import { createRegistryPusher, type RegistryPusher } from '../source/origin/registry-pusher.ts';
 import { createUrlPolicy, type RegistryRules } from '../source/url-policy.ts';
 
 /** The registry client a configuration asks for. Throws CONFIG_INVALID when a file it names cannot be read. */
@@ -17,9 +23,24 @@ export function createConfiguredRegistry(
   config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
   components: { log: Logger; clock: Clock },
 ): RegistryClient {
+  return createRegistryClient(...parts(config, components));
+}
+
+/** The same for writing. */
+export function createConfiguredPusher(
+  config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
+  components: { log: Logger; clock: Clock },
+): RegistryPusher {
+  return createRegistryPusher(...parts(config, components));
+}
+
+function parts(
+  config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
+  components: { log: Logger; clock: Clock },
+): [RegistryClientComponents, RegistryClientInit] {
   const { fetch } = config;
   const policy = createUrlPolicy({ registries: rules(config.registry), onlyConfigured: fetch.onlyConfigured });
-  return createRegistryClient(
+  return [
     { ...components, policy, credentials: credentialSources(config) },
     {
       connections: fetch.connectionsPerRegistry,
@@ -29,7 +50,7 @@ export function createConfiguredRegistry(
       attempts: fetch.attempts,
       ...(fetch.ca === undefined ? {} : { ca: readNamedFile(fetch.ca, 'fetch.ca') }),
     },
-  );
+  ];
 }
 
 function rules(registries: Config['registry']): Record<string, RegistryRules> {

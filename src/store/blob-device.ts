@@ -68,6 +68,11 @@ export interface BlobDevice {
   ): Promise<{ readonly checked: number; readonly dropped: number }>;
   /** Takes every chunk for present: whoever made the file has written their verified bytes. Made durable soon. */
   adopt(): void;
+  /**
+   * What the extent of chunk `row` decodes to, from `source`: the extent's other chunks, when they match their digests
+   * and are absent, are kept, so that their compressed bytes are not fetched again. Never throws.
+   */
+  offerExtent(row: number, decoded: Uint8Array, source: string): Promise<void>;
   /** What names chunk `row` to a source. */
   ref(row: number): ChunkRef;
   hasChunk(row: number): boolean;

@@ -9,10 +9,12 @@ import { parseRetryAfter, withRetries } from './retry.ts';
 import { Secret } from './secret.ts';
 import type { Exchange, ExchangeRequest, Transport } from './transport.ts';
 
-/** Which repository of which registry an authorization is for; the scope is always pull. */
+/** Which repository of which registry an authorization is for, and whether for writing too. */
 export interface AuthorizationScope {
   readonly registry: string;
   readonly repository: string;
+  /** Not set: pull only. */
+  readonly push?: boolean;
 }
 
 /** Authorization headers for registries (distribution spec, token.md; RFC 6750, RFC 7617). */
@@ -192,9 +194,9 @@ class Tokens implements TokenSource {
   }
 }
 
-/** Asks for pull of this repository only, whatever the challenge would have us ask for; other kinds of scope as given. */
+/** Asks for pull (and push, when that was asked of us) of this repository only, whatever the challenge would have us ask for; other kinds of scope as given. */
 function tokenParameters(
-  { repository }: AuthorizationScope,
+  { repository, push }: AuthorizationScope,
   challenge: Challenge,
   target: ApprovedUrl,
 ): URLSearchParams {
@@ -203,7 +205,8 @@ function tokenParameters(
   if (service !== undefined && !target.url.searchParams.has('service')) parameters.set('service', service);
   const asked = challenge.parameters.get('scope') ?? '';
   const foreign = asked !== '' && !asked.startsWith('repository:');
-  parameters.set('scope', foreign ? asked : `repository:${repository}:pull`);
+  const actions = push === true ? 'pull,push' : 'pull';
+  parameters.set('scope', foreign ? asked : `repository:${repository}:${actions}`);
   return parameters;
 }
 
@@ -234,6 +237,6 @@ function basicHeader(credential: Extract<Credential, { kind: 'basic' }>): Secret
   return new Secret(`Basic ${Buffer.from(pair, 'utf8').toString('base64')}`);
 }
 
-function scopeKey({ registry, repository }: AuthorizationScope): string {
-  return `${registry}/${repository}`;
+function scopeKey({ registry, repository, push }: AuthorizationScope): string {
+  return `${registry}/${repository}${push === true ? ' push' : ''}`;
 }

@@ -102,16 +102,25 @@ describe('a tar', () => {
 
   test('brings xattrs byte for byte', () => {
     const value = Buffer.from([0, 10, 255, 61]);
-    const { xattrs } = one({ path: 'x', pax: { 'SCHILY.xattr.user.a=b': 'x', 'SCHILY.xattr.security.capability': value } });
-    assert.deepEqual([...(xattrs ?? [])].map(([name, bytes]) => [name, Buffer.from(bytes)]), [
-      ['user.a', Buffer.from('b=x')],
-      ['security.capability', value],
-    ]);
+    const { xattrs } = one({
+      path: 'x',
+      pax: { 'SCHILY.xattr.user.a=b': 'x', 'SCHILY.xattr.security.capability': value },
+    });
+    assert.deepEqual(
+      [...(xattrs ?? [])].map(([name, bytes]) => [name, Buffer.from(bytes)]),
+      [
+        ['user.a', Buffer.from('b=x')],
+        ['security.capability', value],
+      ],
+    );
   });
 
   test('gives links no data, whatever their size says', () => {
     const tar = tarOf([{ path: 'l', type: '1', linkName: 'x', size: 100 }, { path: 'x' }]);
-    assert.deepEqual(parse(tar).map(({ entry }) => entry.dataLength), [0, 0]);
+    assert.deepEqual(
+      parse(tar).map(({ entry }) => entry.dataLength),
+      [0, 0],
+    );
   });
 
   test('may lack its end marker, and what follows it is without meaning', () => {
@@ -139,7 +148,8 @@ describe('sparse files', () => {
       assert.ok(holes?.kind === 'file' && holes.extents.length > 20 && device.byteLength < content.byteLength / 2);
       assert.equal(holes.size, content.byteLength);
       const read = Buffer.alloc(holes.size);
-      for (const { fileOffset, deviceOffset, length } of holes.extents) device.copy(read, fileOffset, deviceOffset, deviceOffset + length);
+      for (const { fileOffset, deviceOffset, length } of holes.extents)
+        device.copy(read, fileOffset, deviceOffset, deviceOffset + length);
       assert.equal(Buffer.compare(read, content), 0);
       assert.ok(tree.root.children.has('plain' as never));
     } finally {
@@ -157,12 +167,14 @@ describe('a hostile tar', () => {
     'a wrong checksum': () => Buffer.concat([headerOf({ path: 'x' }, 0).fill(0x41, 0, 1)]),
     'letters for octal digits': () => tarOf([{ path: 'x', change: (header) => header.write('zzz', 124) }]),
     'a negative size': () => tarOf([{ path: 'x', change: (header) => header.fill(0xff, 124, 136) }]),
-    'a size beyond 2^53': () => tarOf([{ path: 'x', change: (header) => header.fill(0x7f, 125, 136).fill(0x80, 124, 125) }]),
+    'a size beyond 2^53': () =>
+      tarOf([{ path: 'x', change: (header) => header.fill(0x7f, 125, 136).fill(0x80, 124, 125) }]),
     'data that is cut short': () => entryOf({ path: 'x', data: Buffer.alloc(600) }).subarray(0, 1000),
     'a header that is cut short': () => entryOf({ path: 'x' }).subarray(0, 100),
     'a long name for nothing': () => entryOf({ path: 'x', type: 'L', data: Buffer.from('name') }),
     'one block of zeros in the middle': () => Buffer.concat([Buffer.alloc(512), entryOf({ path: 'x' })]),
-    'a pax record without an end': () => tarOf([{ path: 'p', type: 'x', data: Buffer.from('12 path=abc') }, { path: 'x' }]),
+    'a pax record without an end': () =>
+      tarOf([{ path: 'p', type: 'x', data: Buffer.from('12 path=abc') }, { path: 'x' }]),
     'a pax record of length 0': () => tarOf([{ path: 'p', type: 'x', data: Buffer.from('0 a=b\n') }, { path: 'x' }]),
     'a pax record of enormous length': () => tarOf([{ path: 'p', type: 'x', data: Buffer.from('99999999999 a=b\n') }]),
     'a pax name with NUL': () => tarOf([{ path: 'x', pax: { path: 'a\0b' } }]),
