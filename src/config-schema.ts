@@ -187,6 +187,13 @@ export const CONFIG_SCHEMA = {
           default: 1_048_576,
           description: 'Those up to this size are fetched whole, and no index is made for them.',
         },
+        index_trust: {
+          type: 'string',
+          enum: ['local', 'registry'],
+          default: 'local',
+          description:
+            'Whose indexes are believed: those made by this node only, or also those that an image has in its registry. Whoever may push to the repository decides then what the files of its layers hold.',
+        },
         index_bytes_max: {
           type: 'integer',
           minimum: 0,

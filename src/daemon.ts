@@ -24,6 +24,7 @@ import { createOriginBlobs } from './lazy/origin-blobs.ts';
 import { createPlainLayers } from './lazy/plain-layers.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
 import { createConfiguredRegistry } from './lazy/registry.ts';
+import { createRegistryIndexes } from './lazy/registry-indexes.ts';
 import { createRunRecords } from './lazy/run-records.ts';
 import { createLazyRuns, type LazyRuns } from './lazy/runs.ts';
 import { createStatusSource } from './lazy/status-source.ts';
@@ -142,10 +143,17 @@ export async function runDaemon(
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
     const threads = createPassThreads();
     stack.defer(() => threads.close());
-    const { indexBytesMax, wholeBytesMax } = config.layers;
+    const { indexBytesMax, indexTrust, wholeBytesMax } = config.layers;
     const indexes = createLocalIndexes({ log }, { directory: join(root, 'indexes'), maxBytes: indexBytesMax });
     const plain = createPlainLayers(
-      { blobs, threads, indexes, log, onFetched: (bytes) => (fetchedBytes += bytes) },
+      {
+        blobs,
+        threads,
+        indexes,
+        others: indexTrust === 'registry' ? [createRegistryIndexes({ client: registry })] : [],
+        log,
+        onFetched: (bytes) => (fetchedBytes += bytes),
+      },
       { wholeBytesMax, maxEntries: layerEntriesMax },
     );
     const opener = createLayerOpener({

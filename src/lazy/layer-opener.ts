@@ -8,10 +8,10 @@ import { readLayer } from '../image/readers/index.ts';
 import { formatReference, type Reference } from '../image/reference.ts';
 import { encodeTree } from '../image/tree-codec.ts';
 import type { Logger } from '../log.ts';
-import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
+import type { BlobDevice } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { createPatience } from './patience.ts';
-import type { PlainLayers } from './plain-layers.ts';
+import type { LayerOrigin, PlainLayers } from './plain-layers.ts';
 
 /** Turns layers of a registry into devices of the blob store: index fetched by range, verified, stored. */
 export interface LayerOpener {
@@ -22,7 +22,12 @@ export interface LayerOpener {
   open(
     reference: Reference,
     layer: LayerDescriptor,
-    options: { readonly signal: AbortSignal; readonly onProgress?: () => void },
+    options: {
+      readonly signal: AbortSignal;
+      /** The image's manifest, which an index may refer to. */
+      readonly manifestDigest?: Digest | undefined;
+      readonly onProgress?: () => void;
+    },
   ): Promise<BlobDevice>;
 }
 
@@ -56,7 +61,7 @@ export function createLayerOpener(components: {
   const waiting = new Set<() => void>();
   const inTurn = atMost(OPENING_MAX);
 
-  async function make(reference: Reference, layer: LayerDescriptor): Promise<BlobDevice> {
+  async function make(reference: Reference, layer: LayerDescriptor, manifest?: Digest): Promise<BlobDevice> {
     using patience = createPatience({
       firstMs: OPEN_DEADLINE_MS,
       idleMs: PASS_IDLE_MS,
@@ -64,13 +69,18 @@ export function createLayerOpener(components: {
     });
     waiting.add(patience.progress);
     try {
-      return await open(reference, layer, patience.signal);
+      return await open(reference, layer, manifest, patience.signal);
     } finally {
       waiting.delete(patience.progress);
     }
   }
 
-  async function open(reference: Reference, layer: LayerDescriptor, signal: AbortSignal): Promise<BlobDevice> {
+  async function open(
+    reference: Reference,
+    layer: LayerDescriptor,
+    manifest: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<BlobDevice> {
     const source = { registry: reference.registry, repository: reference.repository };
     const known = await components.blobs.open(layer.digest);
     if (known !== undefined) {
@@ -79,7 +89,7 @@ export function createLayerOpener(components: {
     }
     const startedMs = performance.now();
     const blob = await components.registry.openBlob(reference, layer, { signal });
-    const device = await read(blob, layer, source, signal);
+    const device = await read(blob, layer, { ...source, manifest }, signal);
     components.log.info('layer is lazy', {
       image: formatReference(reference),
       layer: layer.digest,
@@ -92,8 +102,9 @@ export function createLayerOpener(components: {
   }
 
   /** With the layer's own index when it has one that a reader knows, else as a plain layer. */
-  async function read(blob: RangedBlob, layer: LayerDescriptor, source: BlobSource, signal: AbortSignal) {
+  async function read(blob: RangedBlob, layer: LayerDescriptor, origin: LayerOrigin, signal: AbortSignal) {
     const { plain, readers, blobs } = components;
+    const { manifest: _, ...source } = origin;
     try {
       const { format, content } = await readLayer(layer, blob, { signal, readers });
       return await blobs.create(layer.digest, {
@@ -111,7 +122,7 @@ export function createLayerOpener(components: {
     } catch (error) {
       if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER')) throw error;
     }
-    return await plain.open(blob, source, { signal, onBytes: tellWaiting });
+    return await plain.open(blob, origin, { signal, onBytes: tellWaiting });
   }
 
   function tellWaiting(): void {
@@ -119,11 +130,11 @@ export function createLayerOpener(components: {
   }
 
   return {
-    async open(reference, layer, { signal, onProgress }) {
+    async open(reference, layer, { signal, manifestDigest, onProgress }) {
       if (onProgress !== undefined) waiting.add(onProgress);
       let shared = opening.get(layer.digest);
       if (shared === undefined) {
-        shared = inTurn(() => make(reference, layer)).finally(() => opening.delete(layer.digest));
+        shared = inTurn(() => make(reference, layer, manifestDigest)).finally(() => opening.delete(layer.digest));
         shared.catch(() => {});
         opening.set(layer.digest, shared);
       }

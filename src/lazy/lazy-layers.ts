@@ -40,11 +40,14 @@ export function createLazyLayers(components: {
 
   /** Opens the image's other layers while containerd still works on this one. */
   function openSiblings(request: LayerRequest): void {
-    if (request.manifestDigest === undefined) return;
+    const { manifestDigest } = request;
+    if (manifestDigest === undefined) return;
     const signal = AbortSignal.timeout(OFFER_DEADLINE_MS);
     void manifests
-      .layers(request.reference, request.manifestDigest, { signal })
-      .then((layers) => Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal }))))
+      .layers(request.reference, manifestDigest, { signal })
+      .then((layers) =>
+        Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal, manifestDigest }))),
+      )
       .catch((error) => log.debug('opening ahead failed', { error: withContext(error, {}).describe() }));
   }
 
@@ -79,7 +82,11 @@ export function createLazyLayers(components: {
       }
       if (!isHere) openSiblings(request);
       const layer = isHere ? request.layer : await describe(request, signal);
-      const { info } = await opener.open(request.reference, layer, { signal, onProgress: patience.progress });
+      const { info } = await opener.open(request.reference, layer, {
+        signal,
+        manifestDigest: request.manifestDigest,
+        onProgress: patience.progress,
+      });
       // containerd copies those directories' attributes from the unpacked layer; a mount above it cannot
       if (info.impliesDirs === true && !allLazyBelow) {
         throw new ShoalError('UNSUPPORTED_LAYER', 'it names no parent directories, and layers below it are unpacked');

@@ -90,7 +90,9 @@ export function createManualMounts(components: {
     const layers = image.layers.map(({ digest }) => digest);
     const unpin = runs.pin(layers);
     try {
-      await Promise.all(image.layers.map((layer) => opener.open(reference, layer, { signal })));
+      await Promise.all(
+        image.layers.map((layer) => opener.open(reference, layer, { signal, manifestDigest: image.digest })),
+      );
       for (const digest of layers) images.note(formatReference(reference), image.digest, { digest, lazy: true });
       const run = await nextName();
       const path = await runs.mount({ name: run, layers, bottom: true }, { signal });

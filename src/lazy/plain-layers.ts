@@ -8,6 +8,11 @@ import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { acceptedIndex, isRanged, type LocalIndexes } from './local-indexes.ts';
 
+/** Where a layer comes from, and the image manifest it was named by. */
+export interface LayerOrigin extends BlobSource {
+  readonly manifest: Digest | undefined;
+}
+
 /** Layers without an index of their own: plain `tar.gz` and `tar`. */
 export interface PlainLayers {
   /**
@@ -16,7 +21,7 @@ export interface PlainLayers {
    */
   open(
     blob: RangedBlob,
-    source: BlobSource,
+    origin: LayerOrigin,
     options: { readonly signal: AbortSignal; readonly onBytes: (bytes: number) => void },
   ): Promise<BlobDevice>;
 }
@@ -26,7 +31,7 @@ export interface IndexSource {
   /** How it is called in `shoal status`. */
   readonly name: string;
   /** Bytes of an index for this layer that may be believed; undefined when there is none. */
-  find(layer: Digest, source: BlobSource, options: { signal: AbortSignal }): Promise<Uint8Array | undefined>;
+  find(layer: Digest, origin: LayerOrigin, options: { signal: AbortSignal }): Promise<Uint8Array | undefined>;
 }
 
 export function createPlainLayers(
@@ -48,10 +53,10 @@ export function createPlainLayers(
   ];
 
   /** The first index that is about this layer and well-formed. */
-  async function findIndex(blob: RangedBlob, source: BlobSource, signal: AbortSignal) {
+  async function findIndex(blob: RangedBlob, origin: LayerOrigin, signal: AbortSignal) {
     for (const { name, find } of sources) {
       try {
-        const bytes = await find(blob.digest, source, { signal });
+        const bytes = await find(blob.digest, origin, { signal });
         if (bytes === undefined) continue;
         const index = acceptedIndex(blob.digest, bytes);
         if (index.chunks.compressedSize !== blob.size)
@@ -107,8 +112,10 @@ export function createPlainLayers(
   }
 
   return {
-    async open(blob, source, options) {
-      const found = blob.size <= init.wholeBytesMax ? undefined : await findIndex(blob, source, options.signal);
+    async open(blob, origin, options) {
+      const { registry, repository } = origin;
+      const source = { registry, repository };
+      const found = blob.size <= init.wholeBytesMax ? undefined : await findIndex(blob, origin, options.signal);
       if (found === undefined) return await passOver(blob, source, options);
       const { index, name } = found;
       return await blobs.create(blob.digest, {
