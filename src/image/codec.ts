@@ -26,6 +26,8 @@ const ZSTD_WINDOW_LOG_MAX = 27;
 /** zlib's smallest `chunkSize`. */
 const MIN_OUTPUT_BYTES = 64;
 const GZIP_TRAILER_BYTES = 8;
+/** zstd frames of one extent: each costs a trip to the thread pool, and may be empty. */
+export const MAX_EXTENT_FRAMES = 2048;
 
 // The end of the stream doesn't matter, only that there is enough.
 const GZIP_OPTIONS = { finishFlush: constants.Z_SYNC_FLUSH };
@@ -109,12 +111,24 @@ async function decodeStream(
   decodedLength: number,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  const chunkSize = Math.max(MIN_OUTPUT_BYTES, decodedLength);
-  const stream =
-    codec === 'gzip'
-      ? createInflateRaw({ chunkSize, ...GZIP_OPTIONS })
-      : createZstdDecompress({ chunkSize, ...ZSTD_OPTIONS });
-  const { parts, have } = await runDecoder(stream, [coded], decodedLength, signal);
+  const parts: Uint8Array[] = [];
+  let have = 0;
+  let at = 0;
+  let frames = 0;
+  do {
+    const wanted = decodedLength - have;
+    const chunkSize = Math.max(MIN_OUTPUT_BYTES, wanted);
+    const stream =
+      codec === 'gzip'
+        ? createInflateRaw({ chunkSize, ...GZIP_OPTIONS })
+        : createZstdDecompress({ chunkSize, ...ZSTD_OPTIONS });
+    const decoded = await runDecoder(stream, [coded.subarray(at)], wanted, signal);
+    parts.push(...decoded.parts);
+    have += decoded.have;
+    at += decoded.consumed;
+    frames += 1;
+    // Node's decoder stops behind a zstd frame; of gzip, one member is all there is to an extent.
+  } while (codec === 'zstd' && have < decodedLength && at < coded.byteLength && frames < MAX_EXTENT_FRAMES);
   if (have < decodedLength) throw endsEarly(have, decodedLength);
   return joined(parts, decodedLength);
 }

@@ -28,7 +28,7 @@ export const LAYER_INDEX_TYPE = 'application/vnd.shoal.layer-index.v1';
 const MAGIC = 0x58494853; // "SHIX"
 const VERSION = 1;
 const HEADER_BYTES = 24;
-const PACKINGS: readonly Packing[] = ['tar', 'tar.gz'];
+const PACKINGS: readonly Packing[] = ['tar', 'tar.gz', 'tar.zst'];
 /** The index of a layer; one of 16 GiB full of small files has some 100 MiB. */
 export const MAX_INDEX_BYTES = 256 * 1024 * 1024;
 /** What the tree and the table may unpack to: some five million entries or chunks. */

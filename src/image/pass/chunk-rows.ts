@@ -1,5 +1,4 @@
 import { BLOCK_BYTES } from '../../core/block-map.ts';
-import { MAX_CHUNK_BYTES } from '../../core/chunk.ts';
 import type { ChunkTable, Codec } from '../../core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../core/chunk-table-builder.ts';
 import type { PassScanner } from './scanner.ts';
@@ -19,8 +18,11 @@ export type Obtained =
   | { readonly codec: 'none' }
   | { readonly codec: 'deflate' | 'zstd'; readonly scanner: Pick<PassScanner, 'points' | 'inputFor'> };
 
-/** The longest compressed range and the longest output of one extent (see ChunkTableBuilder). */
-const MAX_EXTENT_BYTES = 2 * MAX_CHUNK_BYTES;
+/**
+ * The longest compressed range and the longest output of one extent: a cold read of any of its chunks costs all of it.
+ * Longer ones come from streams without block boundaries, such as zstd in one frame.
+ */
+const MAX_EXTENT_BYTES = 16 * 1024 * 1024;
 const DIGEST_BYTES = 32;
 
 /** The chunks of a pass, ascending both on the device and in the tar. */

@@ -4,13 +4,14 @@ import { type Digest, digestAlgorithm, parseDigest } from '../../core/digest.ts'
 import { ShoalError } from '../../errors.ts';
 import type { LayerTree } from '../layer-tree.ts';
 import { TarParser } from '../tar/parser.ts';
-import { windowsOf } from './chunk-rows.ts';
+import { type Obtained, windowsOf } from './chunk-rows.ts';
 import { DeviceLayout, type DeviceOutput } from './device-layout.ts';
 import { createGzipScanner } from './gzip-scanner.ts';
 import type { PassScanner } from './scanner.ts';
+import { createZstdScanner } from './zstd-scanner.ts';
 
 /** How a layer is packed; the name of the format as shown to people. */
-export type Packing = 'tar' | 'tar.gz';
+export type Packing = 'tar' | 'tar.gz' | 'tar.zst';
 
 /** What one pass over a layer gives. */
 export interface PassResult {
@@ -26,6 +27,8 @@ export interface PassResult {
 /** Bytes that tell gzip from zstd from tar. */
 const MAGIC_BYTES = 4;
 const ZSTD_MAGIC = 0xfd2fb528;
+/** The low 4 bits of a skippable frame's magic are free. */
+const ZSTD_SKIPPABLE = 0x184d2a50;
 
 /**
  * One pass over a layer, from its first byte to its last: digests, file tree, chunk table, checkpoints, and the device's
@@ -81,7 +84,8 @@ export class LayerPass {
     this.#parser.end();
     const { tree } = this.#layout.finish();
     const scanner = this.#scanner;
-    const obtained = scanner === undefined ? ({ codec: 'none' } as const) : ({ codec: 'deflate', scanner } as const);
+    const codec = this.#packing === 'tar.zst' ? ('zstd' as const) : ('deflate' as const);
+    const obtained: Obtained = scanner === undefined ? { codec: 'none' } : { codec, scanner };
     return {
       packing: this.#packing,
       tree,
@@ -102,8 +106,9 @@ export class LayerPass {
     if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
       this.#packing = 'tar.gz';
       this.#scanner = createGzipScanner({ onOutput });
-    } else if (bytes.byteLength >= MAGIC_BYTES && bytes.readUInt32LE(0) === ZSTD_MAGIC) {
-      throw new ShoalError('UNSUPPORTED_LAYER', 'layers of tar+zstd without an index are not read lazily');
+    } else if (bytes.byteLength >= MAGIC_BYTES && isZstd(bytes.readUInt32LE(0))) {
+      this.#packing = 'tar.zst';
+      this.#scanner = createZstdScanner({ onOutput });
     }
     this.#decode(bytes);
   }
@@ -117,4 +122,8 @@ export class LayerPass {
     this.#diffHash.update(tar);
     if (!this.#parser.ended) this.#parser.write(tar);
   }
+}
+
+function isZstd(magic: number): boolean {
+  return magic === ZSTD_MAGIC || (magic & ~0xf) >>> 0 === ZSTD_SKIPPABLE;
 }

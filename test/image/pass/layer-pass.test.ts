@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { constants, createGzip, gunzipSync, gzipSync } from 'node:zlib';
+import { constants, createGzip, gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib';
 import { sha256 } from '../../../src/core/digest.ts';
 import { mergeLayers } from '../../../src/erofs/merge.ts';
 import { fixtureLayers } from '../../fakes/oci-layout.ts';
@@ -143,6 +143,49 @@ describe('gzip as it comes', () => {
     const trailer = Buffer.from(blob);
     trailer[blob.byteLength - 6] = (trailer[blob.byteLength - 6] as number) ^ 1;
     for (const bad of [...cut, blob.subarray(0, -1), blob.subarray(0, 12), trailer]) {
+      assert.throws(() => passOver(bad), { code: 'INVALID_LAYER' });
+    }
+  });
+});
+
+describe('zstd as it comes', () => {
+  const tar = sampleTar(9_000_000);
+  const frames = (length: number): Buffer => {
+    const parts: Buffer[] = [];
+    for (let at = 0; at < tar.byteLength; at += length) parts.push(zstdCompressSync(tar.subarray(at, at + length)));
+    return Buffer.concat(parts);
+  };
+  const skippable = Buffer.concat([Buffer.of(0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0), Buffer.from('abc')]);
+
+  test('in frames gives every chunk by range', async () => {
+    for (const length of [20_000, 700_000, 5_000_000]) {
+      const passed = await isRefetched(frames(length), 'tar.zst');
+      assert.ok(passed.chunks.extentCount > 1);
+      assert.equal(passed.diffId, sha256(tar));
+    }
+  });
+
+  test('with skippable and empty frames gives every chunk by range', async () => {
+    const empty = zstdCompressSync(Buffer.alloc(0));
+    const blob = Buffer.concat([skippable, empty, skippable, frames(1_000_000), empty, skippable]);
+    const passed = await isRefetched(blob, 'tar.zst');
+    for (const pieces of [[1000], [1, 300_000]]) {
+      assert.equal(Buffer.compare(passOver(blob, { pieces }).device, passed.device), 0);
+    }
+  });
+
+  test('of one frame longer than an extent can only be had whole', () => {
+    const large = tarOf([
+      { path: 'zeros', data: Buffer.alloc(70 * 1024 * 1024) },
+      { path: 'x', data: randomBytes(10) },
+    ]);
+    const { chunks } = passOver(zstdCompressSync(large));
+    assert.equal(chunks.extent(chunks.row(chunks.count - 1).extent).codec, 'stream');
+  });
+
+  test('damaged or cut short, it is refused', () => {
+    const blob = zstdCompressSync(tar.subarray(0, 200_704));
+    for (const bad of [blob.subarray(0, -1), blob.subarray(0, 1000), Buffer.concat([blob, Buffer.from('garbage!')])]) {
       assert.throws(() => passOver(bad), { code: 'INVALID_LAYER' });
     }
   });
