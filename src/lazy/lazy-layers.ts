@@ -4,6 +4,7 @@ import type { LayerDescriptor } from '../image/layer-reader.ts';
 import { formatReference } from '../image/reference.ts';
 import type { Logger } from '../log.ts';
 import type { LayerOffer, LazyLayers } from '../snapshot/lazy-layers.ts';
+import type { RememberedCredentials } from '../source/origin/remembered-credentials.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { ImageRecords } from './images.ts';
 import { type LayerRequest, layerRequestFrom } from './labels.ts';
@@ -11,6 +12,7 @@ import type { LayerOpener } from './layer-opener.ts';
 import type { ManifestLookup } from './manifests.ts';
 import { createPatience } from './patience.ts';
 import type { LazyRuns } from './runs.ts';
+import type { StartHints } from './start-hints.ts';
 
 /** How long a Prepare may wait for a layer's index before containerd is told to unpack the layer itself. */
 const OFFER_DEADLINE_MS = 20_000;
@@ -26,9 +28,12 @@ export function createLazyLayers(components: {
   runs: LazyRuns;
   blobs: BlobStore;
   images: ImageRecords;
+  hints?: Pick<StartHints, 'learn'>;
+  /** Where credentials that come with a layer are kept. */
+  given?: RememberedCredentials;
   log: Logger;
 }): LazyLayers {
-  const { opener, manifests, runs, blobs, images, log } = components;
+  const { opener, manifests, runs, blobs, images, hints, given, log } = components;
   /** Registries that did not answer, and until when (performance.now) they are not asked. */
   const dead = new Map<string, number>();
 
@@ -44,10 +49,13 @@ export function createLazyLayers(components: {
     if (manifestDigest === undefined) return;
     const signal = AbortSignal.timeout(OFFER_DEADLINE_MS);
     void manifests
-      .layers(request.reference, manifestDigest, { signal })
-      .then((layers) =>
-        Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal, manifestDigest }))),
-      )
+      .manifest(request.reference, manifestDigest, { signal })
+      .then((manifest) => {
+        hints?.learn(request.reference, manifest);
+        return Promise.all(
+          manifest.layers.map((layer) => opener.open(request.reference, layer, { signal, manifestDigest })),
+        );
+      })
       .catch((error) => log.debug('opening ahead failed', { error: withContext(error, {}).describe() }));
   }
 
@@ -57,7 +65,7 @@ export function createLazyLayers(components: {
       return request.layer;
     }
     if (request.manifestDigest === undefined) return request.layer;
-    const layers = await manifests.layers(request.reference, request.manifestDigest, { signal });
+    const { layers } = await manifests.manifest(request.reference, request.manifestDigest, { signal });
     return layers.find(({ digest }) => digest === request.layer.digest) ?? request.layer;
   }
 
@@ -75,6 +83,9 @@ export function createLazyLayers(components: {
     const { digest } = request.layer;
     const { registry } = request.reference;
     const reference = formatReference(request.reference);
+    if (request.credential !== undefined) {
+      given?.remember(registry, request.reference.repository, request.credential);
+    }
     try {
       const isHere = (await blobs.open(digest)) !== undefined;
       if (!isHere && performance.now() < (dead.get(registry) ?? 0)) {

@@ -10,6 +10,7 @@ import { decodeLayerIndex, encodeLayerIndex } from '../../src/image/layer-index/
 import { parseManifest } from '../../src/image/manifest.ts';
 import { parseReference } from '../../src/image/reference.ts';
 import { silentLogger } from '../../src/log.ts';
+import { chainCredentials } from '../../src/source/origin/credentials.ts';
 import { fetchIndex, listIndexes, pushIndexes } from '../../src/source/origin/index-artifact.ts';
 import { createRegistryClient } from '../../src/source/origin/registry-client.ts';
 import { createRegistryPusher } from '../../src/source/origin/registry-pusher.ts';
@@ -31,7 +32,7 @@ test('an index is built, pushed, listed and verified, and a forged one is found 
     const lab = await startRegistry({ workDir: dir, storage: join(dir, 'storage') });
     const parts = {
       policy: createUrlPolicy(),
-      credentials: { find: async () => undefined },
+      credentials: chainCredentials([], { log: silentLogger, clock: systemClock }),
       log: silentLogger,
       clock: systemClock,
     };
