@@ -32,7 +32,7 @@ test('an index is built, pushed, listed and verified, and a forged one is found 
     const lab = await startRegistry({ workDir: dir, storage: join(dir, 'storage') });
     const parts = {
       policy: createUrlPolicy(),
-      credentials: chainCredentials([], { log: silentLogger, clock: systemClock }),
+      credentials: chainCredentials([]),
       log: silentLogger,
       clock: systemClock,
     };
