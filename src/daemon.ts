@@ -7,6 +7,7 @@ import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
 import { serveImageProxy } from './cri/image-proxy.ts';
 import { ShoalError, withContext } from './errors.ts';
+import { createPassThreads } from './image/pass/pass-threads.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
@@ -16,13 +17,16 @@ import { createGivenCredentials } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
+import { createLocalIndexes } from './lazy/local-indexes.ts';
 import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
 import { mountRoutes } from './lazy/mount-routes.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
+import { createPlainLayers } from './lazy/plain-layers.ts';
 import { createPrefetcher } from './lazy/prefetch.ts';
 import { createConfiguredRegistry } from './lazy/registry.ts';
+import { createRegistryIndexes } from './lazy/registry-indexes.ts';
 import { createRunRecords } from './lazy/run-records.ts';
 import { createLazyRuns, type LazyRuns } from './lazy/runs.ts';
 import { createStartHints } from './lazy/start-hints.ts';
@@ -97,7 +101,11 @@ export async function runDaemon(
     const local = sourceCounters('local');
     let fetchedBytes = 0;
     const originStore = createOriginStore(
-      { blobs: createOriginBlobs({ blobs, registry }), onFetched: (_blob, bytes) => (fetchedBytes += bytes) },
+      {
+        blobs: createOriginBlobs({ blobs, registry }),
+        onFetched: (_blob, bytes) => (fetchedBytes += bytes),
+        onExtent: ({ blob, index }, decoded) => void blobs.opened(blob)?.offerExtent(index, decoded, 'origin'),
+      },
       { demandRequestBytes: config.fetch.requestBytesMax },
     );
     blobs.connect(
@@ -145,7 +153,28 @@ export async function runDaemon(
     // Layers and images.
     const { tocBytesMax, layerEntriesMax } = config.limits;
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
-    const opener = createLayerOpener({ registry: createBlobOpener(registry), blobs, readers, log });
+    const threads = createPassThreads();
+    stack.defer(() => threads.close());
+    const { indexBytesMax, indexTrust, wholeBytesMax } = config.layers;
+    const indexes = createLocalIndexes({ log }, { directory: join(root, 'indexes'), maxBytes: indexBytesMax });
+    const plain = createPlainLayers(
+      {
+        blobs,
+        threads,
+        indexes,
+        others: indexTrust === 'registry' ? [createRegistryIndexes({ client: registry })] : [],
+        log,
+        onFetched: (bytes) => (fetchedBytes += bytes),
+      },
+      { wholeBytesMax, maxEntries: layerEntriesMax },
+    );
+    const opener = createLayerOpener({
+      registry: createBlobOpener(registry),
+      blobs,
+      readers,
+      log,
+      ...(config.layers.plain ? { plain } : {}),
+    });
     const manifests = createManifestLookup({
       fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
     });

@@ -6,6 +6,7 @@ export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['mount', async () => (await import('./mount.ts')).mountCommand],
   ['umount', async () => (await import('./umount.ts')).umountCommand],
   ['status', async () => (await import('./status.ts')).statusCommand],
+  ['index', async () => (await import('./index.ts')).indexCommand],
   ['doctor', async () => (await import('./doctor.ts')).doctorCommand],
   ['config', async () => (await import('./config.ts')).configCommand],
   ['version', async () => (await import('./version.ts')).versionCommand],

@@ -51,6 +51,8 @@ export interface DeviceContent {
   /** Length in the registry, bytes. */
   readonly size: number;
   readonly chunks: ChunkTable;
+  /** What its `deflate` extents need of the output before them, as `encodeWindows` makes it. */
+  readonly windows?: Uint8Array;
 }
 
 /** Opens another blob of the image's repository, of whatever length. */

@@ -1,6 +1,7 @@
 import type { Digest } from '../core/digest.ts';
 import { ShoalError } from '../errors.ts';
 import type { RangedBlob } from '../image/layer-reader.ts';
+import { readWindow } from '../image/pass/windows.ts';
 import type { OriginBlobs } from '../source/origin/origin-store.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
 import type { BlobStore } from '../store/blob-store.ts';
@@ -33,5 +34,9 @@ export function createOriginBlobs(components: { blobs: BlobStore; registry: Regi
     };
   }
 
-  return { table: (blob) => blobs.opened(blob)?.table, ranged };
+  return {
+    table: (blob) => blobs.opened(blob)?.table,
+    ranged,
+    window: (blob, row) => readWindow(row, (offset, length) => blobs.readWindows(blob, offset, length)),
+  };
 }

@@ -9,7 +9,13 @@ import { createDockerCredentials } from '../source/origin/docker-credentials.ts'
 import { readKubeletProviders } from '../source/origin/kubelet-config.ts';
 import { createKubeletPlugins } from '../source/origin/kubelet-plugins.ts';
 import { createKubernetesSecrets } from '../source/origin/kubernetes-secrets.ts';
-import { createRegistryClient, type RegistryClient } from '../source/origin/registry-client.ts';
+import {
+  createRegistryClient,
+  type RegistryClient,
+  type RegistryClientComponents,
+  type RegistryClientInit,
+} from '../source/origin/registry-client.ts';
+import { createRegistryPusher, type RegistryPusher } from '../source/origin/registry-pusher.ts';
 import { createUrlPolicy, type RegistryRules } from '../source/url-policy.ts';
 
 /**
@@ -20,10 +26,25 @@ export function createConfiguredRegistry(
   config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
   components: { log: Logger; clock: Clock; given?: readonly CredentialSource[] },
 ): RegistryClient {
+  return createRegistryClient(...parts(config, components));
+}
+
+/** The same for writing. */
+export function createConfiguredPusher(
+  config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
+  components: { log: Logger; clock: Clock },
+): RegistryPusher {
+  return createRegistryPusher(...parts(config, components));
+}
+
+function parts(
+  config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
+  components: { log: Logger; clock: Clock; given?: readonly CredentialSource[] },
+): [RegistryClientComponents, RegistryClientInit] {
   const { fetch } = config;
   const policy = createUrlPolicy({ registries: rules(config.registry), onlyConfigured: fetch.onlyConfigured });
   const credentials = chainCredentials(credentialSources(config, components.clock, components.given ?? []), components);
-  return createRegistryClient(
+  return [
     { ...components, policy, credentials },
     {
       connections: fetch.connectionsPerRegistry,
@@ -34,7 +55,7 @@ export function createConfiguredRegistry(
       retryBudgetMs: fetch.retryBudgetMs,
       ...(fetch.ca === undefined ? {} : { ca: readNamedFile(fetch.ca, 'fetch.ca') }),
     },
-  );
+  ];
 }
 
 function rules(registries: Config['registry']): Record<string, RegistryRules> {

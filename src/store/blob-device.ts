@@ -14,6 +14,8 @@ export interface BlobSource {
 export interface BlobInfo {
   /** Layer format as shown to people. */
   readonly format: string;
+  /** Why it is read the way it is, for people. */
+  readonly why?: string;
   /** Compressed bytes in the registry. */
   readonly size: number;
   readonly sources: readonly BlobSource[];
@@ -69,6 +71,13 @@ export interface BlobDevice {
     length: number,
     options: { signal: AbortSignal },
   ): Promise<{ readonly checked: number; readonly dropped: number }>;
+  /** Takes every chunk for present: whoever made the file has written their verified bytes. Made durable soon. */
+  adopt(): void;
+  /**
+   * What the extent of chunk `row` decodes to, from `source`: the extent's other chunks, when they match their digests
+   * and are absent, are kept, so that their compressed bytes are not fetched again. Never throws.
+   */
+  offerExtent(row: number, decoded: Uint8Array, source: string): Promise<void>;
   /** What names chunk `row` to a source. */
   ref(row: number): ChunkRef;
   hasChunk(row: number): boolean;
