@@ -48,6 +48,8 @@ export interface LayerContent {
 /** A blob, apart from the layer's own, that a layer's files lie in. */
 export interface DeviceContent {
   readonly digest: Digest;
+  /** The blob in the registry, where the device does not go by its digest. */
+  readonly remote?: Digest;
   /** Length in the registry, bytes. */
   readonly size: number;
   readonly chunks: ChunkTable;

@@ -23,14 +23,14 @@ const NO_FILES = encodeTree({ root: { ...emptyDir(), implied: true } });
 
 export function createLayerDevices({ blobs }: { blobs: BlobStore }): LayerDevices {
   async function keepOne(content: DeviceContent, format: string, source: BlobSource): Promise<void> {
-    const { digest, size, chunks, windows } = content;
+    const { digest, remote, size, chunks, windows } = content;
     const before = await blobs.open(digest);
     if (before !== undefined && before.table.count === 0 && chunks.count > 0) await blobs.remove(digest);
     const device = await blobs.create(digest, {
       chunks,
       tree: NO_FILES,
       ...(windows === undefined ? {} : { windows }),
-      info: { format, size, sources: [source], devices: [] },
+      info: { format, size, sources: [source], devices: [], ...(remote === undefined ? {} : { remote }) },
     });
     if (!holdsChunks(device.table, chunks)) {
       throw new ShoalError('UNSUPPORTED_LAYER', `blob ${digest} is known with other chunks`, { layer: digest });

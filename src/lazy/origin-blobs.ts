@@ -22,7 +22,8 @@ export function createOriginBlobs(components: { blobs: BlobStore; registry: Regi
         let last: unknown = new ShoalError('CHUNK_MISSING', `no registry is known for ${blob}`, { layer: blob });
         for (const source of device.info.sources.toReversed()) {
           try {
-            const remote = await registry.blob(source, { digest: blob, size: device.info.size }, { signal });
+            const { remote: digest = blob, size } = device.info;
+            const remote = await registry.blob(source, { digest, size }, { signal });
             return await remote.read(offset, length, options);
           } catch (error) {
             if (signal.aborted) throw error;

@@ -28,6 +28,8 @@ export interface BlobInfo {
    * data blobs, and those, as layers of their own, hold no files and lie on nothing.
    */
   readonly devices?: readonly Digest[];
+  /** The blob in the registry, where the device does not go by its digest: a `tar.gz` that a Nydus image refers to. */
+  readonly remote?: Digest;
 }
 
 /** Counters of one device since it was opened. */

@@ -29,7 +29,9 @@ async function scripted(work: string, name: string, script: string, tarFlags: re
 
 async function packed(work: string, name: string, tarFlags: readonly string[] = []): Promise<string> {
   const tar = join(work, `${name}.tar`);
-  const flags = ['--numeric-owner', '--xattrs', '--xattrs-include=*', '--sort=name', ...tarFlags];
+  // GNU's own format holds no xattrs
+  const xattrs = tarFlags.includes('--format=gnu') ? [] : ['--xattrs', '--xattrs-include=*'];
+  const flags = ['--numeric-owner', '--sort=name', ...xattrs, ...tarFlags];
   await run('tar', [...flags, '-C', join(work, name), '-cf', tar, '.'], { timeoutMs: 600_000 });
   return tar;
 }
