@@ -120,7 +120,7 @@ export function createLayerOpener(components: {
         },
       });
     } catch (error) {
-      if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER')) throw error;
+      if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER') || !mayBeTar(layer)) throw error;
     }
     return await plain.open(blob, origin, { signal, onBytes: tellWaiting });
   }
@@ -149,4 +149,11 @@ export function createLayerOpener(components: {
       }
     },
   };
+}
+
+/** Media types of plain layers; what is unknown, because only labels are, may be one. */
+const TAR_TYPE = /^application\/vnd\.(oci\.image\.layer\.|docker\.image\.rootfs\.)[a-z0-9.]*\btar([+.](gzip|zstd))?$/;
+
+function mayBeTar({ mediaType }: LayerDescriptor): boolean {
+  return mediaType === undefined || TAR_TYPE.test(mediaType);
 }
