@@ -7,6 +7,7 @@ import {
   inflateRawSync,
   zstdDecompressSync,
 } from 'node:zlib';
+import { uncompress } from 'lz4-napi';
 import type { Codec } from '../core/chunk-table.ts';
 import { ShoalError } from '../errors.ts';
 import { startAtBit } from './deflate-prefix.ts';
@@ -45,9 +46,10 @@ export interface SpanStart {
 /**
  * The first `decodedLength` bytes (> 0) of a decoded extent; nothing past them is produced, so an extent that expands
  * without end costs no more than an honest one. gzip: one member (RFC 1952), whose checksum is not looked at because
- * the caller verifies a digest. zstd: frames with a window of at most 128 MiB. Throws CHUNK_CORRUPT when the data is
- * damaged or ends early, and the signal's reason when aborted. `none` returns a view of `bytes`. deflate: from the
- * checkpoint `start` on, into the gzip members that follow when there are some.
+ * the caller verifies a digest. zstd: frames with a window of at most 128 MiB. lz4_block: a bare block, which must decode
+ * to exactly `decodedLength` bytes. deflate: from the checkpoint `start` on, into the gzip members that follow when there
+ * are some. Throws CHUNK_CORRUPT when the data is damaged or ends early, and the signal's reason when aborted. `none`
+ * returns a view of `bytes`.
  */
 export async function decodeExtent(
   codec: Codec,
@@ -62,12 +64,28 @@ export async function decodeExtent(
     if (bytes.byteLength < decodedLength) throw endsEarly(bytes.byteLength, decodedLength);
     return bytes.subarray(0, decodedLength);
   }
+  if (codec === 'lz4_block') return await decodeLz4(bytes, decodedLength);
   const coded = codec === 'gzip' ? gzipPayload(bytes) : bytes;
   if (decodedLength <= INLINE_DECODED_BYTES && coded.byteLength <= INLINE_CODED_BYTES) {
     const decoded = decodeInline(codec, coded, decodedLength);
     if (decoded !== undefined) return decoded;
   }
   return decodeStream(codec, coded, decodedLength, signal);
+}
+
+/** On the thread pool; the library takes the size in front of the block, and writes nothing past it. */
+async function decodeLz4(bytes: Uint8Array, decodedLength: number): Promise<Uint8Array> {
+  const sized = Buffer.allocUnsafe(4 + bytes.byteLength);
+  sized.writeUInt32LE(decodedLength, 0);
+  sized.set(bytes, 4);
+  let decoded: Uint8Array;
+  try {
+    decoded = await uncompress(sized);
+  } catch (cause) {
+    throw damaged(cause);
+  }
+  if (decoded.byteLength < decodedLength) throw endsEarly(decoded.byteLength, decodedLength);
+  return decoded;
 }
 
 /** The deflate stream of a gzip member: raw inflate is 15 % faster than gunzip, which also computes a CRC-32. */
@@ -100,8 +118,10 @@ function decodeInline(codec: 'gzip' | 'zstd', coded: Uint8Array, decodedLength: 
     if ((cause as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') return undefined;
     throw damaged(cause);
   }
-  if (decoded.byteLength < decodedLength) throw endsEarly(decoded.byteLength, decodedLength);
-  return decoded.subarray(0, decodedLength);
+  if (decoded.byteLength >= decodedLength) return decoded.subarray(0, decodedLength);
+  // Node stops behind the first zstd frame, a stream goes on to the next.
+  if (codec === 'zstd') return undefined;
+  throw endsEarly(decoded.byteLength, decodedLength);
 }
 
 /** Decodes on zlib's thread pool into one buffer of exactly the wanted size, and stops there. */

@@ -1,17 +1,19 @@
+import type { ChunkTable } from '../core/chunk-table.ts';
+import { ChunkTableBuilder } from '../core/chunk-table-builder.ts';
 import type { Digest } from '../core/digest.ts';
 import { orAborted } from '../core/or-aborted.ts';
 import { atMost } from '../core/turns.ts';
 import { hasCode, ShoalError, withContext } from '../errors.ts';
-import type { LayerDescriptor, LayerReader, RangedBlob } from '../image/layer-reader.ts';
-import { impliesDirs } from '../image/layer-tree.ts';
+import type { DeviceContent, LayerDescriptor, LayerReader, RangedBlob } from '../image/layer-reader.ts';
+import { emptyDir, impliesDirs } from '../image/layer-tree.ts';
 import { readLayer } from '../image/readers/index.ts';
 import { formatReference, type Reference } from '../image/reference.ts';
 import { encodeTree } from '../image/tree-codec.ts';
 import type { Logger } from '../log.ts';
-import type { BlobDevice } from '../store/blob-device.ts';
+import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { createPatience } from './patience.ts';
-import type { LayerOrigin, PlainLayers } from './plain-layers.ts';
+import type { PlainLayers } from './plain-layers.ts';
 
 /** Turns layers of a registry into devices of the blob store: index fetched by range, verified, stored. */
 export interface LayerOpener {
@@ -29,6 +31,8 @@ export interface LayerOpener {
       readonly onProgress?: () => void;
     },
   ): Promise<BlobDevice>;
+  /** Keeps a data blob that no file lies on, so that it can be a layer. */
+  keepUnused(reference: Reference, blob: Digest): Promise<void>;
 }
 
 /** How long reading a layer's index may take in all, whoever waits for it. */
@@ -82,14 +86,14 @@ export function createLayerOpener(components: {
     signal: AbortSignal,
   ): Promise<BlobDevice> {
     const source = { registry: reference.registry, repository: reference.repository };
-    const known = await components.blobs.open(layer.digest);
+    const known = await knownLayer(layer.digest);
     if (known !== undefined) {
-      await components.blobs.addSource(layer.digest, source);
+      for (const blob of [layer.digest, ...(known.info.devices ?? [])]) await components.blobs.addSource(blob, source);
       return known;
     }
     const startedMs = performance.now();
     const blob = await components.registry.openBlob(reference, layer, { signal });
-    const device = await read(blob, layer, { ...source, manifest }, signal);
+    const device = await read(blob, layer, reference, manifest, signal);
     components.log.info('layer is lazy', {
       image: formatReference(reference),
       layer: layer.digest,
@@ -102,34 +106,79 @@ export function createLayerOpener(components: {
   }
 
   /** With the layer's own index when it has one that a reader knows, else as a plain layer. */
-  async function read(blob: RangedBlob, layer: LayerDescriptor, origin: LayerOrigin, signal: AbortSignal) {
-    const { plain, readers, blobs } = components;
-    const { manifest: _, ...source } = origin;
+  async function read(
+    blob: RangedBlob,
+    layer: LayerDescriptor,
+    reference: Reference,
+    manifest: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<BlobDevice> {
+    const { plain, readers, blobs, registry } = components;
+    const source = { registry: reference.registry, repository: reference.repository };
+    let found: Awaited<ReturnType<typeof readLayer>>;
     try {
-      const { format, content } = await readLayer(layer, blob, { signal, readers });
-      return await blobs.create(layer.digest, {
-        chunks: content.chunks,
-        tree: encodeTree(content.tree),
-        info: {
-          format,
-          why: 'index in the layer',
-          size: blob.size,
-          sources: [source],
-          ...(content.prefetchBytes === undefined ? {} : { prefetchBytes: content.prefetchBytes }),
-          ...(impliesDirs(content.tree) ? { impliesDirs: true as const } : {}),
-        },
+      found = await readLayer(layer, blob, {
+        signal,
+        readers,
+        openBlob: (digest, options) => registry.openBlob(reference, { digest }, options),
       });
     } catch (error) {
       if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER') || !mayBeTar(layer)) throw error;
+      return await plain.open(blob, { ...source, manifest }, { signal, onBytes: tellWaiting });
     }
-    return await plain.open(blob, origin, { signal, onBytes: tellWaiting });
+    const { format, content } = found;
+    const device = await blobs.create(layer.digest, {
+      chunks: content.chunks,
+      tree: encodeTree(content.tree),
+      info: {
+        format,
+        why: 'index in the layer',
+        size: blob.size,
+        sources: [source],
+        ...(content.prefetchBytes === undefined ? {} : { prefetchBytes: content.prefetchBytes }),
+        ...(impliesDirs(content.tree) ? { impliesDirs: true as const } : {}),
+        ...(content.devices === undefined ? {} : { devices: content.devices.map(({ digest }) => digest) }),
+      },
+    });
+    // After the layer itself, which keeps them from being collected.
+    for (const each of content.devices ?? []) await keepDevice(each, format, source);
+    return device;
   }
 
   function tellWaiting(): void {
     for (const progress of waiting) progress();
   }
 
+  /** The layer when all of it is in the store: a crash may have come between it and its devices. */
+  async function knownLayer(blob: Digest): Promise<BlobDevice | undefined> {
+    const known = await components.blobs.open(blob);
+    for (const device of known?.info.devices ?? []) {
+      if ((await components.blobs.open(device)) === undefined) return undefined;
+    }
+    return known;
+  }
+
+  /** A data blob: a device for the layers that lie on it, and no files when it is taken for a layer itself. */
+  async function keepDevice(content: DeviceContent, format: string, source: BlobSource): Promise<void> {
+    const { digest, size, chunks } = content;
+    const before = await components.blobs.open(digest);
+    if (before !== undefined && before.table.count === 0 && chunks.count > 0) await components.blobs.remove(digest);
+    const device = await components.blobs.create(digest, {
+      chunks,
+      tree: NO_FILES,
+      info: { format, size, sources: [source], devices: [] },
+    });
+    if (!holdsChunks(device.table, chunks)) {
+      throw new ShoalError('UNSUPPORTED_LAYER', `blob ${digest} is known with other chunks`, { layer: digest });
+    }
+  }
+
   return {
+    async keepUnused({ registry, repository }, digest) {
+      const info = { format: 'nydus', size: 0, sources: [{ registry, repository }], devices: [] };
+      const chunks = new ChunkTableBuilder({ compressedSize: 0 }).build();
+      await components.blobs.create(digest, { chunks, tree: NO_FILES, info });
+    },
     async open(reference, layer, { signal, manifestDigest, onProgress }) {
       if (onProgress !== undefined) waiting.add(onProgress);
       let shared = opening.get(layer.digest);
@@ -149,6 +198,21 @@ export function createLayerOpener(components: {
       }
     },
   };
+}
+
+/** The tree of a blob that holds data only. */
+const NO_FILES = encodeTree({ root: { ...emptyDir(), implied: true } });
+
+/** True when every chunk of `wanted` is in `table`, at the same place. */
+function holdsChunks(table: ChunkTable, wanted: ChunkTable): boolean {
+  if (table === wanted) return true;
+  for (let row = 0; row < wanted.count; row += 1) {
+    const { deviceOffset, length, digest } = wanted.row(row);
+    const { first, end } = table.covering(deviceOffset, length);
+    const found = end - first === 1 ? table.row(first) : undefined;
+    if (found?.deviceOffset !== deviceOffset || found.length !== length || found.digest !== digest) return false;
+  }
+  return true;
 }
 
 /** Media types of plain layers; what is unknown, because only labels are, may be one. */

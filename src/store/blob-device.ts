@@ -23,6 +23,11 @@ export interface BlobInfo {
   readonly prefetchBytes?: number;
   /** The layer has directories that none of its entries names: what lies below decides their attributes. */
   readonly impliesDirs?: true;
+  /**
+   * The blobs that the tree's device numbers mean, where that is not just this one: a Nydus bootstrap lies on the image's
+   * data blobs, and those, as layers of their own, hold no files and lie on nothing.
+   */
+  readonly devices?: readonly Digest[];
 }
 
 /** Counters of one device since it was opened. */

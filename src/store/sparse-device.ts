@@ -70,6 +70,8 @@ class SparseDevice implements BlobDevice {
   readonly #init: BlobDeviceInit;
   readonly #components: BlobDeviceComponents;
   readonly #flights = new Map<number, Flight<void>>();
+  /** Rows of a packed table that are in the file, but with no block of their own whose bit could say so. */
+  readonly #unmarked = new Set<number>();
   readonly #bytesBySource: Record<string, number> = {};
   readonly #reader;
   readonly #writer;
@@ -135,7 +137,10 @@ class SparseDevice implements BlobDevice {
     const { first, end } = this.table.covering(offset, length);
     const flights: Flight<void>[] = [];
     for (let row = first; row < end; row += 1) {
-      if (this.hasChunk(row)) continue;
+      if (this.#isWritten(row)) {
+        if (!this.hasChunk(row)) this.#mark(row);
+        continue;
+      }
       const flight = this.#flights.get(row) ?? this.#start(row);
       flight.hold(urgency);
       flights.push(flight);
@@ -290,13 +295,46 @@ class SparseDevice implements BlobDevice {
   /** Writes a chunk and marks it present. */
   async #keep(row: number, chunk: Chunk): Promise<void> {
     const { deviceOffset, length } = this.table.row(row);
-    await this.#writer.write(deviceOffset, chunk);
+    await this.#writer.write(deviceOffset, chunk, this.table.spanOf(row));
     if (this.hasChunk(row)) return;
-    const { first, end } = this.table.blocksOf(row);
-    this.presence.setRange(first, end);
+    this.#unmarked.add(row);
+    this.#mark(row);
     this.#persistence.written(row, length);
     // Completion is announced when it is durable; don't make it wait for the timer.
     if (this.presence.complete) void this.flush();
+  }
+
+  /** In the file, though a block that a neighbour shares may still miss the neighbour's part. */
+  #isWritten(row: number): boolean {
+    if (!this.table.packed) return this.hasChunk(row);
+    if (this.#unmarked.has(row)) return true;
+    const { first, end } = this.table.ownBlocksOf(row);
+    return first < end ? this.presence.hasRange(first, end) : this.hasChunk(row);
+  }
+
+  /** Sets the bits of a written row: of its own blocks, and of shared ones whose other chunks are written too. */
+  #mark(row: number): void {
+    const { first, end } = this.table.blocksOf(row);
+    if (!this.table.packed) {
+      this.presence.setRange(first, end);
+      this.#unmarked.delete(row);
+      return;
+    }
+    const own = this.table.ownBlocksOf(row);
+    this.presence.setRange(own.first, Math.max(own.first, own.end));
+    for (const block of new Set([first, end - 1])) {
+      if (this.presence.hasRange(block, block + 1)) continue;
+      const sharers = this.table.covering(block * BLOCK_BYTES, BLOCK_BYTES);
+      const rows = Array.from({ length: sharers.end - sharers.first }, (_, index) => sharers.first + index);
+      if (!rows.every((each) => this.#isWritten(each))) continue;
+      this.presence.setRange(block, block + 1);
+      for (const each of rows) {
+        if (!this.hasChunk(each)) continue;
+        this.#unmarked.delete(each);
+        if (each !== row) this.#persistence.written(each, 0);
+      }
+    }
+    if (this.hasChunk(row)) this.#unmarked.delete(row);
   }
 
   async #durable(rows: readonly number[]): Promise<void> {
@@ -335,6 +373,7 @@ class SparseDevice implements BlobDevice {
 
   #clear(row: number): void {
     const { first, end } = this.table.blocksOf(row);
+    this.#unmarked.delete(row);
     this.presence.clearRange(first, end);
     this.#persistence.cleared();
   }

@@ -44,7 +44,7 @@ export async function startShoal(init: {
   const answers = waitFor(
     'shoal',
     async () => daemon.child.exitCode !== null || (await askJson(control, 'GET', '/v1/health')) !== undefined,
-    init.readyMs ?? 15_000,
+    init.readyMs ?? 60_000,
   );
   await answers.catch(async (error) => {
     await daemon.stop('SIGKILL');
