@@ -2,7 +2,7 @@ import { BLOCK_BYTES } from './block-map.ts';
 import { type Digest, type DigestAlgorithm, digestFromBytes } from './digest.ts';
 
 /** How the bytes of an extent are coded in the blob. New codecs are appended: the position is stored on disk. */
-export const CODECS = ['none', 'gzip', 'zstd', 'deflate', 'stream', 'lz4_block'] as const;
+export const CODECS = ['none', 'gzip', 'zstd', 'lz4_block', 'deflate', 'stream'] as const;
 
 /**
  * A codec by name. `deflate` starts in the middle of a gzip stream, at a checkpoint; `stream` cannot be decoded without
@@ -54,10 +54,10 @@ export interface ChunkInput {
   readonly extentLength: number;
   readonly codec: Codec;
   readonly innerOffset: number;
-  /** Decoded bytes of the whole extent, for codecs that cannot stop before its end; else what the chunks need. */
-  readonly decodedLength?: number;
   /** For `deflate`; the first chunk of an extent decides. */
   readonly checkpoint?: Checkpoint | undefined;
+  /** Decoded bytes of the whole extent, for codecs that cannot stop before its end; else what the chunks need. */
+  readonly decodedLength?: number;
 }
 
 /** Algorithms of 32 bytes a table can hold; the position is stored on disk. */

@@ -46,10 +46,10 @@ export interface SpanStart {
 /**
  * The first `decodedLength` bytes (> 0) of a decoded extent; nothing past them is produced, so an extent that expands
  * without end costs no more than an honest one. gzip: one member (RFC 1952), whose checksum is not looked at because
- * the caller verifies a digest. zstd: frames with a window of at most 128 MiB. deflate: from the checkpoint `start` on,
- * into the gzip members that follow when there are some. lz4_block: a bare block, which must decode to exactly
- * `decodedLength` bytes. Throws CHUNK_CORRUPT when the data is damaged or ends early, and the signal's reason when
- * aborted. `none` returns a view of `bytes`.
+ * the caller verifies a digest. zstd: frames with a window of at most 128 MiB. lz4_block: a bare block, which must decode
+ * to exactly `decodedLength` bytes. deflate: from the checkpoint `start` on, into the gzip members that follow when there
+ * are some. Throws CHUNK_CORRUPT when the data is damaged or ends early, and the signal's reason when aborted. `none`
+ * returns a view of `bytes`.
  */
 export async function decodeExtent(
   codec: Codec,
@@ -118,8 +118,10 @@ function decodeInline(codec: 'gzip' | 'zstd', coded: Uint8Array, decodedLength: 
     if ((cause as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') return undefined;
     throw damaged(cause);
   }
-  if (decoded.byteLength < decodedLength) throw endsEarly(decoded.byteLength, decodedLength);
-  return decoded.subarray(0, decodedLength);
+  if (decoded.byteLength >= decodedLength) return decoded.subarray(0, decodedLength);
+  // Node stops behind the first zstd frame, a stream goes on to the next.
+  if (codec === 'zstd') return undefined;
+  throw endsEarly(decoded.byteLength, decodedLength);
 }
 
 /** Decodes on zlib's thread pool into one buffer of exactly the wanted size, and stops there. */

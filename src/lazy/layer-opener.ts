@@ -13,7 +13,7 @@ import type { BlobDevice } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { createLayerDevices } from './layer-devices.ts';
 import { createPatience } from './patience.ts';
-import type { LayerOrigin, PlainLayers } from './plain-layers.ts';
+import type { PlainLayers } from './plain-layers.ts';
 
 /** Turns layers of a registry into devices of the blob store: index fetched by range, verified, stored. */
 export interface LayerOpener {
@@ -31,7 +31,7 @@ export interface LayerOpener {
       readonly onProgress?: () => void;
     },
   ): Promise<BlobDevice>;
-  /** Keeps a data blob of a Nydus image that no file lies on, so that it can be a layer. */
+  /** Keeps a data blob that no file lies on, so that it can be a layer. */
   keepUnused(reference: Reference, blob: Digest): Promise<void>;
 }
 
@@ -94,7 +94,7 @@ export function createLayerOpener(components: {
     }
     const startedMs = performance.now();
     const blob = await components.registry.openBlob(reference, layer, { signal });
-    const device = await read(reference, blob, layer, { ...source, manifest }, signal);
+    const device = await read(blob, layer, reference, manifest, signal);
     components.log.info('layer is lazy', {
       image: formatReference(reference),
       layer: layer.digest,
@@ -108,41 +108,44 @@ export function createLayerOpener(components: {
 
   /** With the layer's own index when it has one that a reader knows, else as a plain layer. */
   async function read(
-    reference: Reference,
     blob: RangedBlob,
     layer: LayerDescriptor,
-    origin: LayerOrigin,
+    reference: Reference,
+    manifest: Digest | undefined,
     signal: AbortSignal,
   ): Promise<BlobDevice> {
     const { plain, readers, blobs, registry } = components;
-    const { manifest: _, ...source } = origin;
+    const source = { registry: reference.registry, repository: reference.repository };
+    let found: Awaited<ReturnType<typeof readLayer>>;
     try {
-      const { format, content } = await readLayer(layer, blob, {
+      found = await readLayer(layer, blob, {
         signal,
         readers,
         openBlob: (digest, options) => registry.openBlob(reference, { digest }, options),
       });
-      const device = await blobs.create(layer.digest, {
-        chunks: content.chunks,
-        tree: encodeTree(content.tree),
-        info: {
-          format,
-          why: 'index in the layer',
-          size: blob.size,
-          sources: [source],
-          ...(content.prefetchBytes === undefined ? {} : { prefetchBytes: content.prefetchBytes }),
-          ...(impliesDirs(content.tree) ? { impliesDirs: true as const } : {}),
-          ...(content.devices === undefined ? {} : { devices: content.devices.map(({ digest }) => digest) }),
-        },
-      });
-      // After the layer itself, which keeps them from being collected.
-      await devices.keep(content.devices ?? [], format, source);
-      return device;
     } catch (error) {
       // The tar of a Nydus bootstrap holds the bootstrap: as a layer it would be wrong.
-      if (plain === undefined || isNydusBootstrap(layer) || !hasCode(error, 'UNSUPPORTED_LAYER')) throw error;
+      const isPlain = mayBeTar(layer) && !isNydusBootstrap(layer);
+      if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER') || !isPlain) throw error;
+      return await plain.open(blob, { ...source, manifest }, { signal, onBytes: tellWaiting });
     }
-    return await plain.open(blob, origin, { signal, onBytes: tellWaiting });
+    const { format, content } = found;
+    const device = await blobs.create(layer.digest, {
+      chunks: content.chunks,
+      tree: encodeTree(content.tree),
+      info: {
+        format,
+        why: 'index in the layer',
+        size: blob.size,
+        sources: [source],
+        ...(content.prefetchBytes === undefined ? {} : { prefetchBytes: content.prefetchBytes }),
+        ...(impliesDirs(content.tree) ? { impliesDirs: true as const } : {}),
+        ...(content.devices === undefined ? {} : { devices: content.devices.map(({ digest }) => digest) }),
+      },
+    });
+    // After the layer itself, which keeps them from being collected.
+    await devices.keep(content.devices ?? [], format, source);
+    return device;
   }
 
   function tellWaiting(): void {
@@ -172,4 +175,11 @@ export function createLayerOpener(components: {
       }
     },
   };
+}
+
+/** Media types of plain layers; what is unknown, because only labels are, may be one. */
+const TAR_TYPE = /^application\/vnd\.(oci\.image\.layer\.|docker\.image\.rootfs\.)[a-z0-9.]*\btar([+.](gzip|zstd))?$/;
+
+function mayBeTar({ mediaType }: LayerDescriptor): boolean {
+  return mediaType === undefined || TAR_TYPE.test(mediaType);
 }

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { run } from '../lab/process.ts';
+import { SHOAL_MAIN } from '../lab/shoal.ts';
 import {
   emptied,
   fetchManifest,
@@ -9,8 +12,10 @@ import {
   settledBytes,
   statusOf,
   whyNot,
+  withDirectory,
   withNode,
 } from './node-lab.ts';
+import { copyStorage } from './registry-content.ts';
 
 const skip = await whyNot(...NODE_PROGRAMS);
 const HELLO = 'test ! -e /usr/share/doc && python3 /srv/app/hello.py';
@@ -59,6 +64,24 @@ test('an image of plain tar.gz layers is read whole once, and lazily from then o
       const shown = await layers();
       assert.match(shown[0]?.why ?? '', /index from this node/);
       assert.equal(shown[0]?.complete, false);
+    });
+  });
+});
+
+test('a node that trusts the registry starts with the index that was pushed there', { skip }, async () => {
+  const images = await labImages();
+  await withDirectory(async (top) => {
+    const config = '[layers]\nindex_trust = "registry"\n';
+    await withNode({ storage: await copyStorage(images.storage, top), config }, async (node) => {
+      const image = `${node.registry.host}/${images.plain}`;
+      const args = [SHOAL_MAIN, 'index', 'build', '--push', image, '--root', join(top, 'elsewhere')];
+      assert.match((await run(process.execPath, args)).stdout, /pushed/);
+      await node.containerd.criPull(image);
+      const { status, stdout, stderr } = await runScript(node, { image, id: 'trusting', script: HELLO });
+      assert.deepEqual([status, stdout], [0, PRINTED], stderr);
+      const [pulled] = (await statusOf(node.shoal)).images;
+      assert.match(pulled?.layers[0]?.why ?? '', /index from the registry/);
+      assert.equal(pulled?.layers[0]?.complete, false);
     });
   });
 });

@@ -9,7 +9,7 @@ import { ChunkRows } from './chunk-rows.ts';
 
 /**
  * Largest chunk, bytes: a file of more is cut at its multiples, in every layer alike. A span of compressed data goes on
- * until its last chunk is whole, so a quarter of the span is what is decoded twice at worst.
+ * until its last chunk is whole, so half of the span is what is decoded twice at worst.
  */
 export const PASS_CHUNK_BYTES = 512 * 1024;
 /** Device bytes gathered before they are written. */

@@ -4,7 +4,7 @@ import { MAX_EXTENT_FRAMES } from '../codec.ts';
 import { type PassScanner, Progress, type ScanPoint } from './scanner.ts';
 
 /** Output between two places to start from, bytes, where frames are shorter. */
-const SPAN_BYTES = 2 * 1024 * 1024;
+const SPAN_BYTES = 1024 * 1024;
 const OUTPUT_BYTES = 128 * 1024;
 
 /**

@@ -3,11 +3,14 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { constants, createGzip, gunzipSync, gzipSync, zstdCompressSync } from 'node:zlib';
+import fc from 'fast-check';
 import { sha256 } from '../../../src/core/digest.ts';
 import { mergeLayers } from '../../../src/erofs/merge.ts';
+import { ShoalError } from '../../../src/errors.ts';
+import { LayerPass } from '../../../src/image/pass/layer-pass.ts';
 import { fixtureLayers } from '../../fakes/oci-layout.ts';
 import { expectedRows, type TreeRow, treeRows } from '../../suites/tree-rows.ts';
-import { tarOf } from '../tar/tar-lab.ts';
+import { headerOf, tarOf } from '../tar/tar-lab.ts';
 import { diffIdOf, fileSha256, type Passed, passOver, refetched } from './pass-lab.ts';
 
 const PIECES: readonly (readonly number[])[] = [[4 * 1024 * 1024], [7, 4096, 1, 100_000], [511]];
@@ -146,6 +149,45 @@ describe('gzip as it comes', () => {
       assert.throws(() => passOver(bad), { code: 'INVALID_LAYER' });
     }
   });
+});
+
+test('damaged streams give an error of ours or a layer whose chunks can be fetched, in bounded time', async () => {
+  const tar = sampleTar(400_000);
+  const blobs = [gzipSync(tar), gzipSync(tar, { level: 0 }), members(tar, 50_000), zstdCompressSync(tar), tar];
+  const edits = fc.array(fc.tuple(fc.nat(1 << 20), fc.nat(255)), { minLength: 1, maxLength: 6 });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.nat(blobs.length - 1),
+      edits,
+      fc.integer({ min: 1, max: 1 << 20 }),
+      async (which, changes, cut) => {
+        const blob = Buffer.from((blobs[which] as Buffer).subarray(0, cut));
+        for (const [at, byte] of changes) if (at < blob.byteLength) blob[at] = byte;
+        let passed: Passed;
+        try {
+          passed = passOver(blob);
+        } catch (error) {
+          assert.ok(error instanceof ShoalError, String(error));
+          return;
+        }
+        assert.equal(Buffer.compare(await refetched(blob, passed), passed.device), 0);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+test('a stream that expands without end costs its output, not memory', () => {
+  const bomb = gzipSync(Buffer.concat([headerOf({ path: 'zeros' }, 1 << 26), Buffer.alloc(1 << 26)]));
+  const before = process.memoryUsage.rss();
+  const pass = new LayerPass({ output: () => {} }, { digest: sha256(bomb) });
+  const piece = Buffer.allocUnsafeSlow(bomb.byteLength);
+  bomb.copy(piece);
+  pass.write(piece);
+  const { chunks } = pass.finish();
+  pass.close();
+  assert.equal(chunks.dataBytes, 1 << 26);
+  assert.ok(process.memoryUsage.rss() - before < 64 << 20);
 });
 
 describe('zstd as it comes', () => {
