@@ -149,8 +149,8 @@ truncate -s 40M s/middle; printf middle | dd of=s/middle bs=1 seek=20000001 conv
 printf start > s/start; truncate -s 30M s/start
 truncate -s 10000000 s/end; printf end >> s/end
 for n in $(seq 0 9); do printf $n | dd of=s/many bs=1 seek=$((n * 1000003)) conv=notrunc status=none; done`;
+    // not as GNU tar's own sparse entries: containerd refuses those
     return [
-      await scripted(work, 'gnu', script, ['--sparse', '--format=gnu']),
       await scripted(work, 'pax', script.replaceAll('s/', 'p/').replace('mkdir s', 'mkdir p'), [
         '--sparse',
         '--format=posix',
