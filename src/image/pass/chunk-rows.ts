@@ -45,10 +45,14 @@ export class ChunkRows {
     this.#tarOffsets.push(tarOffset);
   }
 
-  /** The table. A chunk that no range of bearable length yields becomes one of codec `stream`. */
-  table(compressedSize: number, obtained: Obtained): ChunkTable {
+  /**
+   * The table, and the windows it names in the order it counts them. A chunk that no range of bearable length yields
+   * becomes one of codec `stream`.
+   */
+  table(compressedSize: number, obtained: Obtained): { chunks: ChunkTable; windows: readonly Uint8Array[] } {
+    const windows: Uint8Array[] = [];
     const builder = new ChunkTableBuilder({ compressedSize });
-    const spans = obtained.codec === 'none' ? undefined : this.#spans(obtained.scanner, compressedSize);
+    const spans = obtained.codec === 'none' ? undefined : this.#spans(obtained.scanner, compressedSize, windows);
     for (let row = 0; row < this.count; row += 1) {
       const length = this.#lengths[row] as number;
       const tarOffset = this.#tarOffsets[row] as number;
@@ -58,11 +62,11 @@ export class ChunkRows {
         this.#digests.subarray(DIGEST_BYTES * row, DIGEST_BYTES * (row + 1)),
       );
     }
-    return builder.build();
+    return { chunks: builder.build(), windows };
   }
 
   /** Where each chunk is, given that a span goes on until the last chunk that starts in it is whole. */
-  #spans(scanner: Pick<PassScanner, 'points' | 'inputFor'>, compressedSize: number) {
+  #spans(scanner: Pick<PassScanner, 'points' | 'inputFor'>, compressedSize: number, windows: Uint8Array[]) {
     const { points } = scanner;
     const spanOf = new Int32Array(this.count);
     const outEnd = new Float64Array(points.length);
@@ -73,10 +77,14 @@ export class ChunkRows {
       spanOf[row] = span;
       if (span >= 0) outEnd[span] = tarOffset + (this.#lengths[row] as number);
     }
-    // Windows are numbered in the order of their points, see `windowsOf`.
-    const windowRows: (number | undefined)[] = [];
-    let windows = 0;
-    for (const { window } of points) windowRows.push(window === undefined ? undefined : windows++);
+    // Only those that a chunk needs: no chunk may start in a span.
+    const windowRows = new Map<number, number>();
+    const windowRow = (index: number, window: Uint8Array | undefined): number | undefined => {
+      if (window === undefined) return undefined;
+      const known = windowRows.get(index) ?? windows.push(window) - 1;
+      windowRows.set(index, known);
+      return known;
+    };
     return (row: number, codec: Codec): Place => {
       const index = spanOf[row] as number;
       const point = points[index];
@@ -90,7 +98,7 @@ export class ChunkRows {
         extentOffset: point.inOffset,
         extentLength,
         innerOffset: (this.#tarOffsets[row] as number) - point.outOffset,
-        checkpoint: { bits: point.bits, window: windowRows[index] },
+        checkpoint: { bits: point.bits, window: windowRow(index, point.window) },
       };
     };
   }
@@ -110,9 +118,4 @@ function inTar(tarOffset: number, length: number): Place {
 
 function onlyInStream(compressedSize: number): Place {
   return { codec: 'stream', extentOffset: 0, extentLength: Math.min(compressedSize, MAX_EXTENT_BYTES), innerOffset: 0 };
-}
-
-/** The windows of these points, in the order the table counts them. */
-export function windowsOf(points: PassScanner['points']): Uint8Array[] {
-  return points.flatMap(({ window }) => (window === undefined ? [] : [window]));
 }

@@ -4,7 +4,7 @@ import { type Digest, digestAlgorithm, parseDigest } from '../../core/digest.ts'
 import { ShoalError } from '../../errors.ts';
 import type { LayerTree } from '../layer-tree.ts';
 import { TarParser } from '../tar/parser.ts';
-import { type Obtained, windowsOf } from './chunk-rows.ts';
+import type { Obtained } from './chunk-rows.ts';
 import { DeviceLayout, type DeviceOutput } from './device-layout.ts';
 import { createGzipScanner } from './gzip-scanner.ts';
 import type { PassScanner } from './scanner.ts';
@@ -89,8 +89,7 @@ export class LayerPass {
     return {
       packing: this.#packing,
       tree,
-      chunks: this.#layout.chunks.table(this.#size, obtained),
-      windows: scanner === undefined ? [] : windowsOf(scanner.points),
+      ...this.#layout.chunks.table(this.#size, obtained),
       diffId: parseDigest(`sha256:${this.#diffHash.digest('hex')}`),
     };
   }
