@@ -47,6 +47,8 @@ export async function openNeighbourhood<Directory extends PeerDirectory & { stop
     );
     stack.defer(() => plane.stop());
     await plane.start();
+    const opening = openKept(components.blobs);
+    stack.defer(() => opening.stop());
     return {
       directory,
       plane,
@@ -60,4 +62,21 @@ export async function openNeighbourhood<Directory extends PeerDirectory & { stop
     await stack.disposeAsync();
     throw error;
   }
+}
+
+/** Opens every layer on disk: neighbours ask which parts of a layer are here, and are told of open ones only. */
+function openKept(blobs: DataPlaneComponents['blobs']): { stop(): Promise<void> } {
+  let stopped = false;
+  const done = (async () => {
+    for (const blob of await blobs.list()) {
+      if (stopped) return;
+      await blobs.open(blob);
+    }
+  })().catch(() => {}); // whoever needs the layer meets the error
+  return {
+    async stop() {
+      stopped = true;
+      await done;
+    },
+  };
 }

@@ -74,7 +74,8 @@ test('eight hosts', { skip, timeout: 20 * MINUTES }, async (t) => {
       const bill = await spent(others, () => runAll(others, image, script, expected));
       t.diagnostic(`after a restart: ${JSON.stringify(bill)}`);
       assert.ok((bill.bytes.neighbour ?? 0) > 0);
-      assert.ok((bill.bytes.origin ?? 0) <= 0.01 * bill.distinctBytes, JSON.stringify(bill));
+      // a killed node lost what it had not flushed, and slow neighbours may be hedged
+      assert.ok((bill.bytes.origin ?? 0) <= 0.05 * bill.distinctBytes, JSON.stringify(bill));
     });
   });
 });
