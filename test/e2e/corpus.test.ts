@@ -15,7 +15,11 @@ test('every image of the corpus shows the tree that overlayfs shows, in every fo
       const { rows, unpackedAt } = await image.expected();
       for (const format of FORMATS) {
         const why = image.cannot[format.tag];
-        await t.test(`${image.name} as ${format.tag}`, why === undefined ? {} : { skip: why }, async () => {
+        if (why !== undefined) {
+          t.diagnostic(`${image.name} cannot be expressed as ${format.tag}: ${why}`);
+          continue;
+        }
+        await t.test(`${image.name} as ${format.tag}`, async () => {
           const name = `${image.name}:${format.tag}`;
           const reference = `${registry.host}/${name}`;
           await containerd.criPull(reference);

@@ -7,7 +7,7 @@ import { createLayerReaders } from '../../src/image/readers/index.ts';
 import { parseReference } from '../../src/image/reference.ts';
 import { type BlobOpener, createLayerOpener } from '../../src/lazy/layer-opener.ts';
 import { silentLogger } from '../../src/log.ts';
-import type { BlobStore } from '../../src/store/blob-store.ts';
+import type { BlobStore, NewBlob } from '../../src/store/blob-store.ts';
 import { estargzImage, MemberWriter } from '../fakes/estargz-image.ts';
 
 const { signal } = new AbortController();
@@ -32,9 +32,9 @@ function openerOf(registry: BlobOpener, direct: BlobOpener | undefined) {
   let made = 0;
   const blobs = {
     open: async () => undefined,
-    async create() {
+    async create(_digest: unknown, { info, chunks }: NewBlob) {
       made += 1;
-      return {};
+      return { info, table: chunks };
     },
   } as unknown as BlobStore;
   const readers = createLayerReaders();
