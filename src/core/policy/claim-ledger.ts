@@ -32,7 +32,7 @@ interface Peer {
 
 /** A claimer of one chunk. `coming`: waits for another; `fetching`: has the lease; `lost`: had it, or gave up. */
 interface Member {
-  readonly peer: Peer;
+  peer: Peer;
   state: 'fetching' | 'coming' | 'held' | 'lost';
   /** Claimers pointed at it first that have not settled. */
   load: number;
@@ -84,8 +84,10 @@ class TreeLedger implements ClaimLedger {
     const peer = this.#peer(id);
     const entry = this.#touch(chunk, nowMs);
     this.#endLease(entry, nowMs);
-    const index = entry.members.findIndex((member) => member.peer === peer);
+    const index = entry.members.findIndex((member) => member.peer.id === id);
     const own = entry.members[index];
+    // Back after it was forgotten: others may still wait for it, so it keeps its place.
+    if (own !== undefined) own.peer = peer;
     if (own !== undefined && own === entry.root) return this.#renew(entry, nowMs);
     this.#leaveParent(own);
     // It had the chunk and lost it: others may wait for it, so it must not wait for them.
