@@ -8,7 +8,13 @@ import { chainIdOf, differences, treeOf } from './tree-compare.ts';
 
 const skip = await whyNot(...NODE_PROGRAMS, 'skopeo', 'mmdebstrap', ...FORMATS.flatMap(({ programs }) => programs));
 
-test('every image of the corpus shows the tree that overlayfs shows, in every format', { skip }, async (t) => {
+/** Building all of it in every form, and comparing. */
+const TIMEOUT_MS = 60 * 60_000;
+
+test('every image of the corpus shows the tree that overlayfs shows, in every format', {
+  skip,
+  timeout: TIMEOUT_MS,
+}, async (t) => {
   const { storage, images } = await prepareCorpus(CACHE, (line) => t.diagnostic(line));
   await withNode({ storage }, async ({ dir, registry, shoal, containerd }) => {
     for (const [index, image] of images.entries()) {

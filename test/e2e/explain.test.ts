@@ -7,7 +7,7 @@ import { SHOAL_MAIN } from '../lab/shoal.ts';
 import { type LabNode, labImages, NODE_PROGRAMS, runScript, statusOf, whyNot, withNode } from './node-lab.ts';
 
 const skip = await whyNot(...NODE_PROGRAMS);
-const CONFIG = '[image."*/debian-python:esgz"]\nbackground = true\n';
+const CONFIG = '[layers]\nplain = false\n\n[image."*/debian-python:esgz"]\nbackground = true\n';
 
 test('every byte of an image is accounted for and explained', { skip }, async (t) => {
   const images = await labImages();

@@ -33,8 +33,15 @@ type Source =
   | CorpusRecipe
   | (Pick<CorpusRecipe, 'name' | 'cannot'> & { readonly copy: (dir: string) => Promise<void> });
 
-/** Names to take of all, for work on some: a regular expression. */
-const ONLY = new RegExp(process.env.SHOAL_CORPUS_IMAGES ?? '');
+/** Images that take minutes each to build in every form and to compare: with SHOAL_CORPUS=full only. */
+const LARGE = /^(debian-python|node|python-wheels|small-files-\d+|big-file-\d+)$/;
+const { SHOAL_CORPUS: amount, SHOAL_CORPUS_IMAGES: wanted } = process.env;
+
+/** SHOAL_CORPUS_IMAGES, a regular expression, names some of all; else it is the small ones, or all. */
+function isWanted(name: string): boolean {
+  if (wanted !== undefined) return new RegExp(wanted).test(name);
+  return amount === 'full' || !LARGE.test(name);
+}
 
 /** Builds what the cache lacks, image by image, and gives all of them. */
 export async function prepareCorpus(cacheDir: string, say: (line: string) => void): Promise<Corpus> {
@@ -46,7 +53,7 @@ export async function prepareCorpus(cacheDir: string, say: (line: string) => voi
     fromLab('awkward', () => prepareAwkwardImage(cacheDir, say)),
     ...CORPUS_RECIPES,
   ];
-  const sources = every.filter(({ name }) => ONLY.test(name));
+  const sources = every.filter(({ name }) => isWanted(name));
   const missing: Source[] = [];
   for (const source of sources) if (!(await exists(treePath(dir, source.name)))) missing.push(source);
   if (missing.length > 0) await build(missing, dir, storage, say);
