@@ -23,7 +23,7 @@ const skip = await whyNot(...NODE_PROGRAMS, 'skopeo', 'mmdebstrap');
 const NAME = 'corpus/debian-python';
 
 test('a Nydus image is pulled without its data, runs and leaves nothing behind', { skip }, async (t) => {
-  const { storage } = await prepareCorpus(CACHE, (line) => t.diagnostic(line));
+  const { storage } = await prepareCorpus(CACHE, (line) => t.diagnostic(line), 'debian-python');
   for (const tag of ['nydus', 'nydus-v5']) {
     await t.test(tag, async () => {
       await withNode({ storage }, async (node) => {

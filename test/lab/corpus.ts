@@ -43,8 +43,8 @@ function isWanted(name: string): boolean {
   return amount === 'full' || !LARGE.test(name);
 }
 
-/** Builds what the cache lacks, image by image, and gives all of them. */
-export async function prepareCorpus(cacheDir: string, say: (line: string) => void): Promise<Corpus> {
+/** Builds what the cache lacks, image by image, and gives all that are wanted, or just the one. */
+export async function prepareCorpus(cacheDir: string, say: (line: string) => void, one?: string): Promise<Corpus> {
   const dir = join(cacheDir, `corpus-${RECIPE}-${FORMATS.map(({ tag }) => tag).join('-')}`);
   const storage = join(dir, 'registry');
   await mkdir(storage, { recursive: true });
@@ -53,7 +53,7 @@ export async function prepareCorpus(cacheDir: string, say: (line: string) => voi
     fromLab('awkward', () => prepareAwkwardImage(cacheDir, say)),
     ...CORPUS_RECIPES,
   ];
-  const sources = every.filter(({ name }) => isWanted(name));
+  const sources = every.filter(({ name }) => (one === undefined ? isWanted(name) : name === one));
   const missing: Source[] = [];
   for (const source of sources) if (!(await exists(treePath(dir, source.name)))) missing.push(source);
   if (missing.length > 0) await build(missing, dir, storage, say);
