@@ -1,60 +1,8 @@
-import { parse, stringify } from 'smol-toml';
+import { stringify } from 'smol-toml';
 import { CONFIG_SCHEMA, type Config, camelCase, type SchemaNode } from './config-schema.ts';
+import { quoted } from './core/toml-text.ts';
 
-/** Line (from 1) on which the TOML `text` sets the key at `path`; undefined when it can't be told. */
-export function lineOfKey(text: string, path: readonly string[]): number | undefined {
-  let table: readonly string[] = [];
-  for (const [index, line] of text.split('\n').entries()) {
-    const header = /^\s*\[([^[\]]*(?:"[^"]*"[^[\]]*)*)\]\s*(?:#.*)?$/.exec(line)?.[1];
-    const key = header ?? /^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=/.exec(line)?.[1];
-    if (key === undefined) continue;
-    const parts = keyParts(key);
-    const full: readonly string[] = header === undefined ? [...table, ...parts] : parts;
-    if (header !== undefined) table = full;
-    if (full.length >= path.length && path.every((part, at) => full[at] === part)) return index + 1;
-  }
-  return undefined;
-}
-
-/** The parts of a dotted TOML key, quotes taken off; none when it is not a key. */
-function keyParts(key: string): string[] {
-  const parts: string[] = [];
-  try {
-    let node: unknown = parse(`${key} = 1`);
-    while (typeof node === 'object' && node !== null) {
-      const [part, child] = Object.entries(node)[0] as [string, unknown];
-      parts.push(part);
-      node = child;
-    }
-  } catch {
-    return [];
-  }
-  return parts;
-}
-
-/** The word of `known` that `word` was probably meant to be (at most a third of its letters differ). */
-export function nearest(word: string, known: readonly string[]): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.floor(word.length / 3) + 1;
-  for (const candidate of known) {
-    const distance = editDistance(word, candidate);
-    if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
-  }
-  return best;
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const change = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(change, (row[j] as number) + 1, (next[j - 1] as number) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] as number;
-}
+export { lineOfKey, nearest, quoted } from './core/toml-text.ts';
 
 /** The configuration as a documented TOML file that, read back, gives the same; unset keys are commented out. */
 export function renderConfig(config: Config): string {
@@ -92,11 +40,6 @@ function renderKey(key: string, value: unknown): string {
 
 function comment(node: SchemaNode): string[] {
   return node.description === undefined ? [] : [`# ${node.description}${allowed(node)}`];
-}
-
-/** A part of a key as TOML writes it: in quotes when it needs them. */
-export function quoted(part: string): string {
-  return /^[\w-]+$/.test(part) ? part : JSON.stringify(part);
 }
 
 /** What a value may be, for people: ` One of a, b.` or ` 1 to 9.`; empty for free text. */

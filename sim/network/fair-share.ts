@@ -45,10 +45,7 @@ const MOST_REVIEWS = 2_000;
 const ARRIVED_BYTES = 1e-6;
 
 /** A network without links. */
-export function createFairNetwork(
-  components: { nowMs: () => number },
-  init: { tolerance?: number } = {},
-): FairNetwork {
+export function createFairNetwork(components: { nowMs: () => number }, init: { tolerance?: number } = {}): FairNetwork {
   return new Network(components.nowMs, init.tolerance ?? FAIRNESS_TOLERANCE);
 }
 

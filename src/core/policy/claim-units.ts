@@ -22,4 +22,3 @@ export function claimUnit(table: ChunkTable, row: number): ClaimUnit {
   const region = Math.floor(((blockStart[first] as number) * BLOCK_BYTES) / CLAIM_WAIT_LIMITS.regionBytes);
   return { first, end, region };
 }
-
