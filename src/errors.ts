@@ -28,6 +28,7 @@ export const ERROR_CODES = [
   'AUTH_REFUSED',
   'URL_REFUSED',
   'DEADLINE_EXCEEDED',
+  'PEER_PROTOCOL',
   // this machine
   'CONFIG_INVALID',
   'KERNEL_CALL',

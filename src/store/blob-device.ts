@@ -67,6 +67,11 @@ export interface BlobDevice {
   /** What names chunk `row` to a source. */
   ref(row: number): ChunkRef;
   hasChunk(row: number): boolean;
+  /**
+   * Settles with the read of this row that is under way (resolved: it is present), undefined when there is none. Does
+   * not keep it going; with `demand` it goes before reads that nobody waits for.
+   */
+  underWay(row: number, urgency: Urgency): Promise<void> | undefined;
   stats(): DeviceStats;
   /** Resolves when what is present now survives a power cut; false (and logged) when that failed. */
   flush(): Promise<boolean>;

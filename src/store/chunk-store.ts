@@ -29,3 +29,14 @@ export interface GetOptions {
   /** Called by the source that yields the chunk: its name, and the chunk's uncompressed bytes. */
   readonly report?: (source: string, bytes: number) => void;
 }
+
+/** The same options, live, under another signal. */
+export function within(options: GetOptions, signal: AbortSignal): GetOptions {
+  return {
+    signal,
+    get urgency() {
+      return options.urgency ?? 'demand';
+    },
+    ...(options.report === undefined ? {} : { report: options.report }),
+  };
+}

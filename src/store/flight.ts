@@ -8,6 +8,8 @@ export interface Flight<T> {
   readonly shared: boolean;
   /** One more caller waits. */
   hold(urgency: Urgency): void;
+  /** Somebody who does not count as waiting would like it sooner. */
+  hurry(): void;
   /** One caller gave up; with the last the work is aborted. */
   release(): void;
   /** `hold`, wait, and `release` when the caller's own signal fires first; rejects with that signal's reason. */
@@ -36,7 +38,9 @@ class SharedFlight<T> implements Flight<T>, GetOptions {
   #waiting = 0;
   #holders = 0;
   #over = false;
-  #urgency: Urgency = 'prefetch';
+  #demanded = false;
+  /** Callers that wait; each may become more urgent while it does. */
+  readonly #joined = new Set<GetOptions>();
 
   constructor(work: (options: GetOptions) => Promise<T>, ended: () => void, report: GetOptions['report']) {
     this.#ended = ended;
@@ -59,13 +63,18 @@ class SharedFlight<T> implements Flight<T>, GetOptions {
   }
 
   get urgency(): Urgency {
-    return this.#urgency;
+    if (!this.#demanded) for (const { urgency } of this.#joined) this.#demanded ||= urgency !== 'prefetch';
+    return this.#demanded ? 'demand' : 'prefetch';
   }
 
   hold(urgency: Urgency): void {
     this.#waiting += 1;
     this.#holders += 1;
-    if (urgency === 'demand') this.#urgency = 'demand';
+    if (urgency === 'demand') this.#demanded = true;
+  }
+
+  hurry(): void {
+    this.#demanded = true;
   }
 
   release(): void {
@@ -79,19 +88,25 @@ class SharedFlight<T> implements Flight<T>, GetOptions {
     this.#controller.abort(reason);
   }
 
-  join({ signal, urgency }: GetOptions): Promise<T> {
-    this.hold(urgency ?? 'demand');
+  join(options: GetOptions): Promise<T> {
+    const { signal } = options;
+    this.hold(options.urgency ?? 'demand');
     if (signal.aborted) {
       this.release();
       return Promise.reject(signal.reason);
     }
+    this.#joined.add(options);
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
+        this.#joined.delete(options);
         this.release();
         reject(signal.reason);
       };
       signal.addEventListener('abort', onAbort, { once: true });
-      const done = (): void => signal.removeEventListener('abort', onAbort);
+      const done = (): void => {
+        this.#joined.delete(options);
+        signal.removeEventListener('abort', onAbort);
+      };
       this.promise.then(
         (value) => {
           done();

@@ -191,6 +191,12 @@ class SparseDevice implements BlobDevice {
     return this.presence.hasRange(first, end);
   }
 
+  underWay(row: number, urgency: Urgency): Promise<void> | undefined {
+    const flight = this.#flights.get(row);
+    if (urgency === 'demand') flight?.hurry();
+    return flight?.promise;
+  }
+
   stats(): DeviceStats {
     return {
       presentBytes: (this.presence.blockCount - this.presence.missing) * BLOCK_BYTES,

@@ -10,6 +10,10 @@ export const CLAIM_WAIT_LIMITS = {
   answerMs: 1_000,
   /** Longest wait for nodes that fetch the chunk, ms: most of a lease (10 s), and well below a fault's deadline (30 s). */
   waitMs: 8_000,
+  /** The same for reads nobody waits for, ms: a slow registry must not make every node fetch a layer by itself. */
+  prefetchWaitMs: 60_000,
+  /** How often a read that waits looks whether somebody waits for it by now, ms: thousands of rows may wait. */
+  lookAgainMs: 500,
   /** Pauses before the claim is made again when no holder had it, ms: the first covers a holder that is a moment behind. */
   againMs: [25, 100, 250, 500, 1_000],
   /** Part of a lease after which it is claimed again while the fetch goes on. */

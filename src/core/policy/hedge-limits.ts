@@ -19,6 +19,8 @@ export const HEDGE_LIMITS = {
   holderMaxMs: 8_000,
   /** … and while nothing is known. */
   holderUnknownMs: 3_000,
+  /** Outside is asked this much later than a second neighbour would be, ms. */
+  outsideAfterMs: 100,
   /** Second reads from outside per read that ended: keeps what hedges add to a registry's load below 3 %. */
   outsidePerRead: 0.03,
   /** Saved up at most: a burst after a quiet time. */
@@ -26,5 +28,5 @@ export const HEDGE_LIMITS = {
   /** There from the start. */
   outsideFirst: 1,
   /** While nothing is known of the outside, it is assumed to take this long, ms. */
-  outsideUnknownMs: 1_000,
+  outsideUnknownMs: 500,
 } as const;

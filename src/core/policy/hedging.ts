@@ -12,6 +12,8 @@ export interface Hedging {
   neighbourDelayMs(bytes: number): number;
   /** How long a neighbour that is fetching the chunk from outside is given, ms. */
   holderDelayMs(bytes: number): number;
+  /** How long neighbours are given before outside is asked as well, ms: another neighbour comes first. */
+  outsideDelayMs(bytes: number): number;
   /**
    * True when a second read from outside may start for a chunk that is waited for since `waitedMs`: outside would have
    * been faster, as far as is known, and the budget has one left, which is taken.
@@ -32,6 +34,10 @@ export function createHedging(): Hedging {
     neighbourDelayMs(bytes) {
       const usual = windows.neighbour.quantile(bytes, quantile) ?? HEDGE_LIMITS.neighbourUnknownMs;
       return between(usual, HEDGE_LIMITS.neighbourMinMs, HEDGE_LIMITS.neighbourMaxMs);
+    },
+    outsideDelayMs(bytes) {
+      const usual = windows.outside.quantile(bytes, 0.5) ?? HEDGE_LIMITS.outsideUnknownMs;
+      return Math.max(usual, this.neighbourDelayMs(bytes) + HEDGE_LIMITS.outsideAfterMs);
     },
     holderDelayMs(bytes) {
       const usual = windows.outside.quantile(bytes, quantile);

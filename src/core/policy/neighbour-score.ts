@@ -3,7 +3,14 @@ import { NEIGHBOUR_LIMITS } from './neighbour-limits.ts';
 
 /** What a request to a neighbour came to. */
 export type Outcome =
-  | { readonly kind: 'ok'; readonly bytes: number; readonly firstByteMs: number; readonly totalMs: number }
+  | {
+      readonly kind: 'ok';
+      readonly bytes: number;
+      /** Undefined when it says nothing of the neighbour: it was getting the chunk itself. */
+      readonly firstByteMs: number | undefined;
+      /** Of the transfer, from its first byte to its last. */
+      readonly transferMs: number;
+    }
   | { readonly kind: 'missing' }
   | { readonly kind: 'busy'; readonly retryAfterMs: number }
   | { readonly kind: 'failed' }
@@ -194,8 +201,8 @@ class Scores implements NeighbourScores {
 function noteOk(record: Record, outcome: Extract<Outcome, { kind: 'ok' }>): void {
   record.chunks += 1;
   record.bytes += outcome.bytes;
-  record.latencyMs = average(record.latencyMs, outcome.firstByteMs);
-  const transferMs = outcome.totalMs - outcome.firstByteMs;
+  const { firstByteMs, transferMs } = outcome;
+  if (firstByteMs !== undefined) record.latencyMs = average(record.latencyMs, firstByteMs);
   // What fits one segment tells nothing of throughput.
   if (outcome.bytes >= MIN_RATED_BYTES && transferMs > 0) {
     record.bytesPerMs = average(record.bytesPerMs, outcome.bytes / transferMs);

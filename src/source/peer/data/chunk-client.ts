@@ -1,0 +1,167 @@
+import { buildConnector, Pool } from 'undici';
+import { type ByteBudget, createByteBudget } from '../../../core/byte-budget.ts';
+import { type Chunk, type ChunkRef, verifyChunk } from '../../../core/chunk.ts';
+import { ShoalError } from '../../../errors.ts';
+import type { Urgency } from '../../../store/chunk-store.ts';
+import type { Neighbour } from '../directory.ts';
+import { ChunkExchange, type ReceivedChunk } from './chunk-exchange.ts';
+import { chunkTarget } from './chunk-request.ts';
+import { fingerprintOf, type TlsIdentity } from './identity.ts';
+import { DATA_LIMITS } from './limits.ts';
+
+/** How to ask a neighbour. */
+export interface FetchOptions {
+  readonly signal: AbortSignal;
+  readonly urgency: Urgency;
+  /** How long the neighbour may keep the request while it gets the chunk itself, ms; 0 (default): not at all. */
+  readonly waitMs?: number;
+}
+
+/** A chunk that a neighbour sent, and how long that took. */
+export interface FetchedChunk {
+  readonly chunk: Chunk;
+  readonly firstByteMs: number;
+  readonly totalMs: number;
+}
+
+/**
+ * Asks neighbours for chunks over HTTPS. Throws CHUNK_MISSING (it has none), UNAVAILABLE (busy; `retryAfterMs`),
+ * CHUNK_CORRUPT (it sent something else), SOURCE_FAILED (anything that can go wrong on the way), or the signal's reason.
+ */
+export interface ChunkClient {
+  fetch(neighbour: Neighbour, ref: Pick<ChunkRef, 'digest' | 'length'>, options: FetchOptions): Promise<FetchedChunk>;
+  close(): Promise<void>;
+}
+
+/** A client that shows `identity` to neighbours. */
+export function createChunkClient(components: { identity: TlsIdentity }): ChunkClient {
+  return new PooledClient(components.identity);
+}
+
+interface Line {
+  readonly fingerprint: string;
+  readonly pool: Pool;
+  /** Requests that may be kept open for long: not on all connections. */
+  readonly waits: ByteBudget;
+}
+
+class PooledClient implements ChunkClient {
+  readonly #identity: TlsIdentity;
+  /** By address and port; least recently used first. */
+  readonly #lines = new Map<string, Line>();
+  readonly #budget: ByteBudget;
+  #closed = false;
+
+  constructor(identity: TlsIdentity) {
+    this.#identity = identity;
+    const most = DATA_LIMITS.clientInFlightBytes;
+    this.#budget = createByteBudget(most, { keptForUrgent: most / 4 });
+  }
+
+  async fetch(
+    neighbour: Neighbour,
+    ref: Pick<ChunkRef, 'digest' | 'length'>,
+    options: FetchOptions,
+  ): Promise<FetchedChunk> {
+    const { signal, urgency, waitMs = 0 } = options;
+    signal.throwIfAborted();
+    if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the swarm is closed');
+    const line = this.#line(neighbour);
+    const turn = { signal, urgent: urgency === 'demand' };
+    const target = chunkTarget({ digest: ref.digest, urgency, waitMs: Math.floor(waitMs) });
+    const ask = (): Promise<FetchedChunk> =>
+      this.#budget.use(ref.length, turn, () => this.#exchange(line.pool, neighbour, { ref, target, signal }));
+    return await (waitMs > 0 ? line.waits.use(1, turn, ask) : ask());
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const lines = [...this.#lines.values()];
+    this.#lines.clear();
+    await Promise.all(lines.map(({ pool }) => pool.destroy()));
+  }
+
+  async #exchange(
+    pool: Pool,
+    neighbour: Neighbour,
+    { ref, target, signal }: { ref: Pick<ChunkRef, 'digest' | 'length'>; target: string; signal: AbortSignal },
+  ): Promise<FetchedChunk> {
+    const startedMs = performance.now();
+    const received = await new Promise<ReceivedChunk>((resolve, reject) => {
+      signal.throwIfAborted();
+      const exchange = new ChunkExchange({ ref, peer: neighbour.id, signal, resolve, reject });
+      try {
+        pool.dispatch({ path: target, method: 'GET', idempotent: true }, exchange);
+      } catch (error) {
+        exchange.onResponseError(undefined, error as Error);
+      }
+    });
+    const totalMs = performance.now() - startedMs;
+    const chunk = await verifyChunk(ref, received.bytes, { owned: true });
+    return { chunk, firstByteMs: received.firstByteMs - startedMs, totalMs };
+  }
+
+  #line(neighbour: Neighbour): Line {
+    const { address, dataPort, fingerprint } = neighbour;
+    const origin = `https://${address.includes(':') ? `[${address}]` : address}:${dataPort}`;
+    const known = this.#lines.get(origin);
+    this.#lines.delete(origin);
+    if (known !== undefined && known.fingerprint !== fingerprint) void known.pool.destroy();
+    const line = known?.fingerprint === fingerprint ? known : this.#open(origin, fingerprint);
+    this.#lines.set(origin, line);
+    for (const [oldest, { pool }] of this.#lines) {
+      if (this.#lines.size <= DATA_LIMITS.clientPools) break;
+      this.#lines.delete(oldest);
+      // What is under way there ends first.
+      void pool.close();
+    }
+    return line;
+  }
+
+  #open(origin: string, fingerprint: string): Line {
+    const pool = new Pool(origin, {
+      connections: DATA_LIMITS.clientConnections,
+      pipelining: 1,
+      keepAliveTimeout: DATA_LIMITS.clientKeepAliveMs,
+      keepAliveMaxTimeout: DATA_LIMITS.clientKeepAliveMs,
+      maxHeaderSize: DATA_LIMITS.maxHeaderBytes,
+      // The exchange has its own deadlines.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      connect: pinned(this.#identity, fingerprint),
+    });
+    const { clientWaits, clientDemandWaits } = DATA_LIMITS;
+    return { fingerprint, pool, waits: createByteBudget(clientWaits, { keptForUrgent: clientDemandWaits }) };
+  }
+}
+
+/** Connects, and hands the connection over only when the other side showed the certificate with this fingerprint. */
+function pinned(identity: TlsIdentity, fingerprint: string): buildConnector.connector {
+  const connect = buildConnector({
+    timeout: DATA_LIMITS.connectMs,
+    allowH2: false,
+    // A resumed session would be checked by its ticket; a handshake costs 1 ms on a LAN.
+    maxCachedSessions: 0,
+    key: identity.key,
+    cert: identity.cert,
+    minVersion: 'TLSv1.3',
+    ecdhCurve: 'X25519:P-256',
+    // Certificates sign themselves: the pin is the check.
+    rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
+  } as buildConnector.BuildOptions);
+  return (options, callback) =>
+    connect(options, (error, socket) => {
+      if (error !== null || socket === null) {
+        callback(error ?? new Error('no connection'), null);
+        return;
+      }
+      const certificate = 'getPeerX509Certificate' in socket ? socket.getPeerX509Certificate() : undefined;
+      if (certificate !== undefined && fingerprintOf(certificate.raw) === fingerprint) {
+        callback(null, socket);
+        return;
+      }
+      socket.destroy();
+      callback(new ShoalError('SOURCE_FAILED', 'shows another certificate than the swarm knows of it'), null);
+    });
+}

@@ -1,0 +1,232 @@
+import type { Clock } from '../../../clock.ts';
+import type { Chunk, ChunkRef } from '../../../core/chunk.ts';
+import type { ChunkTable } from '../../../core/chunk-table.ts';
+import type { Digest } from '../../../core/digest.ts';
+import { createExpiringSet, type ExpiringSet } from '../../../core/policy/expiring-set.ts';
+import type { Hedging } from '../../../core/policy/hedging.ts';
+import { NEIGHBOUR_LIMITS, SESSION_LIMITS } from '../../../core/policy/neighbour-limits.ts';
+import {
+  createNeighbourScores,
+  type NeighbourScores,
+  type NeighbourStats,
+  type Outcome,
+} from '../../../core/policy/neighbour-score.ts';
+import { hasCode, ShoalError } from '../../../errors.ts';
+import type { Logger } from '../../../log.ts';
+import type { ChunkStore, GetOptions } from '../../../store/chunk-store.ts';
+import { chunkMissing } from '../../../store/route.ts';
+import type { Neighbour, PeerDirectory } from '../directory.ts';
+import { type BlobSession, createBlobSession } from './blob-session.ts';
+import type { ChunkClient } from './chunk-client.ts';
+import { type Attempt, firstAnswer } from './first-answer.ts';
+import { createHolderSearch } from './holder-search.ts';
+
+/** Chunks that neighbours hold. */
+export interface NeighbourStore extends ChunkStore {
+  /**
+   * A store that asks these neighbours, in this order, and nobody else; they may keep a request for up to `waitMs` while
+   * they get the chunk themselves. Throws CHUNK_MISSING when none of them yields it.
+   */
+  asking(holders: readonly Neighbour[], init: { waitMs: number }): ChunkStore;
+  stats(): SwarmDownloadStats;
+}
+
+/** What came from neighbours, and from which. */
+export interface SwarmDownloadStats {
+  /** Answers that were not what their digest says; each banned its sender. */
+  readonly corrupt: number;
+  /** Bytes that came from another zone. */
+  readonly crossZoneBytes: number;
+  /** Reads that asked a second neighbour because the first was slow. */
+  readonly hedges: number;
+  readonly neighbours: readonly { readonly neighbour: Neighbour; readonly stats: NeighbourStats }[];
+}
+
+/** What the store works with; `random` gives [0, 1). */
+export interface NeighbourStoreComponents {
+  readonly directory: PeerDirectory;
+  readonly client: ChunkClient;
+  readonly table: (blob: Digest) => ChunkTable | undefined;
+  readonly hedging: Hedging;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly random?: () => number;
+}
+
+/**
+ * The first step outside this node: neighbours that hold the chunk, by the bitmaps of a session per blob, then by the
+ * directory. CHUNK_MISSING when nobody has it, and also when all who should have it failed: whatever the swarm does, the
+ * next source is asked.
+ */
+export function createNeighbourStore(components: NeighbourStoreComponents): NeighbourStore {
+  return new Neighbours(components);
+}
+
+class Neighbours implements NeighbourStore {
+  readonly #components: NeighbourStoreComponents;
+  readonly #scores: NeighbourScores;
+  readonly #random: () => number;
+  readonly #nobody: ExpiringSet;
+  /** Least recently used first. */
+  readonly #sessions = new Map<Digest, BlobSession>();
+  #corrupt = 0;
+  #crossZoneBytes = 0;
+  #hedges = 0;
+  #closed = false;
+
+  constructor(components: NeighbourStoreComponents) {
+    this.#components = components;
+    this.#random = components.random ?? Math.random;
+    this.#scores = createNeighbourScores({ ownZone: components.directory.self.zone, random: this.#random });
+    this.#nobody = createExpiringSet({ forMs: NEIGHBOUR_LIMITS.negativeMs, most: NEIGHBOUR_LIMITS.maxNegative });
+  }
+
+  async has(ref: ChunkRef): Promise<boolean> {
+    if (this.#closed || this.#components.directory.peers().length === 0) return false;
+    const { search, stop } = this.#search(ref, { signal: new AbortController().signal });
+    try {
+      return (await search()) !== undefined;
+    } finally {
+      stop();
+    }
+  }
+
+  async get(ref: ChunkRef, options: GetOptions): Promise<Chunk> {
+    options.signal.throwIfAborted();
+    if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the swarm is closed');
+    if (this.#components.directory.peers().length === 0) throw chunkMissing(ref, 'there are no neighbours');
+    const { search, stop, session } = this.#search(ref, options);
+    let asked = 0;
+    const next = async (hedge: boolean): Promise<Attempt<Chunk> | undefined> => {
+      if (asked >= NEIGHBOUR_LIMITS.maxAsked || (hedge && options.urgency === 'prefetch')) return undefined;
+      const holder = await search();
+      if (holder === undefined) return undefined;
+      asked += 1;
+      if (hedge) this.#hedges += 1;
+      return (signal) => this.#ask(holder, ref, { options, signal, waitMs: 0, session });
+    };
+    try {
+      const hedgeAfterMs = (): number => this.#components.hedging.neighbourDelayMs(ref.length);
+      const chunk = await firstAnswer({ signal: options.signal, next, hedgeAfterMs });
+      if (chunk !== undefined) return chunk;
+    } finally {
+      stop();
+    }
+    if (asked === 0) throw chunkMissing(ref, 'no neighbour has it');
+    throw chunkMissing(ref, `none of ${asked} neighbours yielded it`);
+  }
+
+  asking(holders: readonly Neighbour[], { waitMs }: { waitMs: number }): ChunkStore {
+    return {
+      has: () => false,
+      get: async (ref, options) => {
+        const left = holders.filter(({ id }) => this.#scores.usable(id, this.#components.clock.nowMs()));
+        const next = async (hedge: boolean): Promise<Attempt<Chunk> | undefined> => {
+          // Others wait for the same node: asking them as well would not be faster.
+          const holder = hedge ? undefined : left.shift();
+          if (holder === undefined) return undefined;
+          const session = this.#session(ref.blob);
+          return (signal) => this.#ask(holder, ref, { options, signal, waitMs, session });
+        };
+        const chunk = await firstAnswer({ signal: options.signal, next, hedgeAfterMs: () => undefined });
+        if (chunk === undefined) throw chunkMissing(ref, 'no holder yielded it');
+        return chunk;
+      },
+      close: async () => {},
+    };
+  }
+
+  stats(): SwarmDownloadStats {
+    const nowMs = this.#components.clock.nowMs();
+    const neighbours = this.#components.directory
+      .peers()
+      .map((neighbour) => ({ neighbour, stats: this.#scores.stats(neighbour.id, nowMs) }));
+    return { corrupt: this.#corrupt, crossZoneBytes: this.#crossZoneBytes, hedges: this.#hedges, neighbours };
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#sessions.clear();
+  }
+
+  #search(
+    ref: ChunkRef,
+    options: Pick<GetOptions, 'signal' | 'urgency'>,
+  ): { search: () => Promise<Neighbour | undefined>; stop: () => void; session: BlobSession } {
+    const { directory, table, clock } = this.#components;
+    const known = table(ref.blob);
+    const inTable =
+      known !== undefined && ref.index >= 0 && ref.index < known.count && known.row(ref.index).digest === ref.digest;
+    const session = this.#session(ref.blob);
+    const { search, stop } = createHolderSearch(
+      { directory, session, nobody: this.#nobody, scores: this.#scores, clock },
+      { ref, row: inTable ? ref.index : undefined, options },
+    );
+    return { search, stop, session };
+  }
+
+  #session(blob: Digest): BlobSession {
+    const { directory, clock, table } = this.#components;
+    const known = table(blob);
+    const session =
+      this.#sessions.get(blob) ?? createBlobSession({ directory, clock, random: this.#random }, { blob, table: known });
+    // Without a table there are no rows, and so no bitmaps, to remember.
+    if (known === undefined) return session;
+    this.#sessions.delete(blob);
+    this.#sessions.set(blob, session);
+    const oldest = this.#sessions.keys().next();
+    if (this.#sessions.size > SESSION_LIMITS.maxSessions && oldest.done !== true) this.#sessions.delete(oldest.value);
+    return session;
+  }
+
+  async #ask(
+    neighbour: Neighbour,
+    ref: ChunkRef,
+    init: { options: GetOptions; signal: AbortSignal; waitMs: number; session: BlobSession },
+  ): Promise<Chunk> {
+    const { client, clock, directory, hedging } = this.#components;
+    const { signal, waitMs, session } = init;
+    const { id } = neighbour;
+    const urgency = init.options.urgency ?? 'demand';
+    this.#scores.started(id);
+    let outcome: Outcome | undefined;
+    try {
+      const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, { signal, urgency, waitMs });
+      const bytes = chunk.bytes.byteLength;
+      // How long it took to get the chunk itself says nothing of how fast it answers.
+      const latencyMs = waitMs === 0 ? firstByteMs : undefined;
+      outcome = { kind: 'ok', bytes, firstByteMs: latencyMs, transferMs: totalMs - firstByteMs };
+      if (waitMs === 0) hedging.note('neighbour', bytes, totalMs);
+      if (neighbour.zone !== directory.self.zone) this.#crossZoneBytes += bytes;
+      session.add(neighbour);
+      return chunk;
+    } catch (error) {
+      outcome = signal.aborted ? undefined : this.#failure(neighbour, ref, error, session);
+      throw error;
+    } finally {
+      this.#scores.ended(id, outcome, clock.nowMs());
+    }
+  }
+
+  #failure(neighbour: Neighbour, ref: ChunkRef, error: unknown, session: BlobSession): Outcome {
+    const { directory, log } = this.#components;
+    const { id } = neighbour;
+    if (hasCode(error, 'CHUNK_MISSING')) {
+      session.lacks(id, ref.index);
+      return { kind: 'missing' };
+    }
+    if (hasCode(error, 'UNAVAILABLE')) {
+      return { kind: 'busy', retryAfterMs: error.context.retryAfterMs ?? NEIGHBOUR_LIMITS.firstRestMs };
+    }
+    session.drop(id);
+    if (!hasCode(error, 'CHUNK_CORRUPT')) {
+      log.debug('neighbour failed', { peer: id, chunk: ref.digest, error: String(error) });
+      return { kind: 'failed' };
+    }
+    this.#corrupt += 1;
+    const forMs = NEIGHBOUR_LIMITS.banMs;
+    log.warn('neighbour sent wrong bytes, it is banned', { peer: id, address: neighbour.address, chunk: ref.digest });
+    directory.ban(id, { reason: `wrong bytes for ${ref.digest}`, forMs });
+    return { kind: 'corrupt' };
+  }
+}

@@ -1,0 +1,144 @@
+import type { Chunk, ChunkRef } from '../core/chunk.ts';
+import type { Digest } from '../core/digest.ts';
+import { atMost } from '../core/turns.ts';
+import { hasCode } from '../errors.ts';
+import type { BlobStore } from './blob-store.ts';
+import type { ChunkStore, Urgency } from './chunk-store.ts';
+import type { LocalStore } from './local-store.ts';
+
+/** What this node has for others. Nothing here makes it fetch anything. */
+export interface SharedChunks {
+  /** A held chunk that may be shared; undefined when there is none. Not read yet. */
+  locate(digest: Digest): Promise<ChunkRef | undefined>;
+  /** Its bytes, read and verified now or a moment ago; undefined when they turn out wrong or gone. */
+  read(ref: ChunkRef, options: { signal: AbortSignal }): Promise<Chunk | undefined>;
+  /** Resolves when the chunk that this node is getting is there, rejects when that fails; undefined when it gets none. */
+  underWay(digest: Digest, urgency: Urgency): Promise<void> | undefined;
+}
+
+/** The outermost store of a cascade, which knows what is under way, and what can be shared because of it. */
+export interface SharingStore extends ChunkStore {
+  readonly shared: SharedChunks;
+}
+
+/**
+ * Refs of chunks that came lately, so that they are found before they are durable and in the index (a second or so):
+ * 100 MB/s of 8 KB chunks. About 200 B each.
+ */
+const RECENT_REFS = 16_384;
+/** Verified chunks kept for the next neighbour, bytes: in a flash crowd several ask for the same within a second. */
+const KEPT_BYTES = 32 * 1024 * 1024;
+/** Chunks read and hashed at a time: half of libuv's threads, so that reads of this node's own containers find one. */
+const READS_PARALLEL = 2;
+
+/** `shareable`: whether chunks of this layer may be given to others (S13). */
+export function createSharingStore(
+  components: {
+    inner: ChunkStore;
+    local: LocalStore;
+    blobs: Pick<BlobStore, 'opened'>;
+    shareable: (blob: Digest) => boolean;
+  },
+  init: { keptBytes?: number } = {},
+): SharingStore {
+  const { inner } = components;
+  const recent = new Map<Digest, ChunkRef>();
+  return {
+    shared: createSharedChunks({ ...components, recent }, init.keptBytes ?? KEPT_BYTES),
+    has: (ref) => inner.has(ref),
+    get(ref, options) {
+      recent.delete(ref.digest);
+      recent.set(ref.digest, ref);
+      const oldest = recent.keys().next();
+      if (recent.size > RECENT_REFS && oldest.done !== true) recent.delete(oldest.value);
+      return inner.get(ref, options);
+    },
+    ...(inner.put === undefined ? {} : { put: inner.put.bind(inner) }),
+    close: () => inner.close(),
+  };
+}
+
+function createSharedChunks(
+  components: {
+    local: LocalStore;
+    blobs: Pick<BlobStore, 'opened'>;
+    shareable: (blob: Digest) => boolean;
+    recent: ReadonlyMap<Digest, ChunkRef>;
+  },
+  keptBytes: number,
+): SharedChunks {
+  const { local, blobs, shareable, recent } = components;
+  const kept = new KeptChunks(keptBytes);
+  const reads = new Map<Digest, Promise<Chunk | undefined>>();
+  const limited = atMost(READS_PARALLEL);
+
+  async function readNow(ref: ChunkRef): Promise<Chunk | undefined> {
+    try {
+      // For all who ask: one of them leaving must not end it.
+      const chunk = await limited(() => local.get(ref, { signal: new AbortController().signal }));
+      kept.keep(chunk);
+      return chunk;
+    } catch (error) {
+      if (hasCode(error, 'CHUNK_MISSING')) return undefined;
+      throw error;
+    } finally {
+      reads.delete(ref.digest);
+    }
+  }
+
+  return {
+    async locate(digest) {
+      const ref = recent.get(digest);
+      const device = ref === undefined ? undefined : blobs.opened(ref.blob);
+      if (ref !== undefined && shareable(ref.blob) && device?.hasChunk(ref.index) === true) return ref;
+      const found = await local.locate(digest);
+      return found !== undefined && shareable(found.blob) ? found : undefined;
+    },
+    async read(ref, { signal }) {
+      signal.throwIfAborted();
+      const known = kept.get(ref.digest);
+      if (known !== undefined) return known;
+      let read = reads.get(ref.digest);
+      if (read === undefined) {
+        read = readNow(ref);
+        reads.set(ref.digest, read);
+      }
+      return await read;
+    },
+    underWay(digest, urgency) {
+      const ref = recent.get(digest);
+      if (ref === undefined || !shareable(ref.blob)) return undefined;
+      return blobs.opened(ref.blob)?.underWay(ref.index, urgency);
+    },
+  };
+}
+
+/** Verified chunks, least recently used out first. */
+class KeptChunks {
+  readonly #most: number;
+  readonly #held = new Map<Digest, Chunk>();
+  #bytes = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  get(digest: Digest): Chunk | undefined {
+    const chunk = this.#held.get(digest);
+    if (chunk === undefined) return undefined;
+    this.#held.delete(digest);
+    this.#held.set(digest, chunk);
+    return chunk;
+  }
+
+  keep(chunk: Chunk): void {
+    if (chunk.bytes.byteLength > this.#most / 4 || this.#held.has(chunk.digest)) return;
+    this.#held.set(chunk.digest, chunk);
+    this.#bytes += chunk.bytes.byteLength;
+    for (const [digest, { bytes }] of this.#held) {
+      if (this.#bytes <= this.#most) break;
+      this.#held.delete(digest);
+      this.#bytes -= bytes.byteLength;
+    }
+  }
+}
