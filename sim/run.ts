@@ -86,7 +86,10 @@ class Run {
       blobs: catalog.blobs,
     });
     for (const image of images) this.#plans.set(image, createReadPlans(image));
-    this.#expected = Object.values(scenario.arrival).reduce((sum, { nodes }) => sum + (nodes ?? scenario.nodes.count), 0);
+    this.#expected = Object.values(scenario.arrival).reduce(
+      (sum, { nodes }) => sum + (nodes ?? scenario.nodes.count),
+      0,
+    );
   }
 
   async toEnd(): Promise<void> {
@@ -108,7 +111,8 @@ class Run {
     const onTurn = (): void => this.#tell();
     await this.#timeline.run({ isOver, signal: this.#init.signal, onTurn });
     this.#tell();
-    if (!isOver()) throw new ShoalError('SOURCE_FAILED', `${this.#name}: nothing happens any more, and not all is ready`);
+    if (!isOver())
+      throw new ShoalError('SOURCE_FAILED', `${this.#name}: nothing happens any more, and not all is ready`);
   }
 
   #sampler: ReturnType<typeof createSampler> | undefined;

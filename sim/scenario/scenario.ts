@@ -82,6 +82,7 @@ export interface Scenario {
   readonly shoal: {
     readonly claims: boolean;
     readonly readahead: boolean;
+    readonly replication: number;
     readonly background: boolean;
     readonly uploadMbitPerS: number;
     readonly requestKib: number;

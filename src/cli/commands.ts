@@ -7,6 +7,7 @@ export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['umount', async () => (await import('./umount.ts')).umountCommand],
   ['status', async () => (await import('./status.ts')).statusCommand],
   ['doctor', async () => (await import('./doctor.ts')).doctorCommand],
+  ['sim', async () => (await import('./sim.ts')).simCommand],
   ['config', async () => (await import('./config.ts')).configCommand],
   ['version', async () => (await import('./version.ts')).versionCommand],
 ]);

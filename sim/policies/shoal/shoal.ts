@@ -1,0 +1,108 @@
+import { createReadahead, type Readahead } from '../../../src/core/policy/readahead.ts';
+import type { Host } from '../../network/host.ts';
+import type { SimImage, SimLayer } from '../../workload/image.ts';
+import { runReads } from '../../workload/reader.ts';
+import type { Policy, PolicyComponents, Start } from '../policy.ts';
+import { ShoalNode } from './node.ts';
+import { createSwarm } from './swarm.ts';
+
+/** Bytes a device has under way ahead of its readers, as the daemon's readahead driver has it. */
+const READAHEAD_BUDGET_BYTES = 32 * 1024 * 1024;
+/** Chunks of the background fetch under way. */
+const BACKGROUND_PARALLEL = 8;
+
+/**
+ * The daemon: lazy reads of chunks, readahead, neighbours first, claims before the registry. `claims` false: who finds
+ * no neighbour goes straight to the registry.
+ */
+export function createShoalPolicy(components: PolicyComponents, init: { claims: boolean }): Policy {
+  const { scenario, contents } = components;
+  const swarm = createSwarm(components, {
+    ...components,
+    makeNode: (all, host) => new ShoalNode(all, host, { contents, claims: init.claims }),
+  });
+  const settings = scenario.shoal;
+  const ends = new Map<Host, (() => void)[]>();
+
+  function background(node: ShoalNode, image: SimImage): void {
+    const { life } = node.host;
+    const order = swarm.random.shuffle([...image.layers]).flatMap(({ first, end }) => range(first, end));
+    const next = (): void => {
+      if (node.host.life !== life) return;
+      const at = order.shift();
+      if (at === undefined) return;
+      const chunk = image.chunks[at] as SimImage['chunks'][number];
+      const layer = image.layers[chunk.layer] as SimLayer;
+      node.need({ chunk, layer }, 'prefetch', () => swarm.world.timeline.after(0, next));
+    };
+    for (let lane = 0; lane < BACKGROUND_PARALLEL; lane += 1) next();
+  }
+
+  return {
+    start({ host, image, plan, ready }: Start) {
+      const node = swarm.nodeOf(host);
+      const devices = image.layers.map((layer) => new Device(node, image, layer));
+      const stop = runReads(swarm.world.timeline, plan, {
+        read(at, answered) {
+          const chunk = image.chunks[at] as SimImage['chunks'][number];
+          const device = devices[chunk.layer] as Device;
+          if (settings.readahead && !node.has(chunk.content)) device.onDemand(at);
+          node.need({ chunk, layer: device.layer }, 'demand', answered);
+        },
+        done() {
+          ready();
+          if (settings.background) background(node, image);
+        },
+      });
+      ends.set(host, [...(ends.get(host) ?? []), stop]);
+    },
+    died(host) {
+      for (const stop of ends.get(host) ?? []) stop();
+      ends.delete(host);
+      const node = swarm.nodeOf(host);
+      node.died();
+      swarm.forget(node);
+    },
+    returned(host, { keepsDisk }) {
+      if (!keepsDisk) swarm.nodeOf(host).wipe();
+    },
+  };
+}
+
+/** One layer's device on one node: where its readers are, and what is fetched ahead of them. */
+class Device {
+  readonly layer: SimLayer;
+  readonly #node: ShoalNode;
+  readonly #image: SimImage;
+  readonly #policy: Readahead;
+  #underWay = 0;
+
+  constructor(node: ShoalNode, image: SimImage, layer: SimLayer) {
+    this.layer = layer;
+    this.#node = node;
+    this.#image = image;
+    this.#policy = createReadahead({ deviceSize: layer.bytes });
+  }
+
+  /** A cold read of the chunk. */
+  onDemand(at: number): void {
+    const { chunks } = this.#image;
+    const { offset, bytes } = chunks[at] as SimImage['chunks'][number];
+    const ahead = this.#policy.onFault({ offset, length: bytes }, READAHEAD_BUDGET_BYTES - this.#underWay);
+    if (ahead === undefined) return;
+    const end = ahead.offset + ahead.length;
+    for (let next = at + 1; next < this.layer.end; next += 1) {
+      const chunk = chunks[next] as SimImage['chunks'][number];
+      if (chunk.offset >= end) break;
+      if (chunk.offset + chunk.bytes <= ahead.offset || this.#node.has(chunk.content)) continue;
+      this.#underWay += chunk.bytes;
+      this.#node.need({ chunk, layer: this.layer }, 'prefetch', () => {
+        this.#underWay -= chunk.bytes;
+      });
+    }
+  }
+}
+
+function range(first: number, end: number): number[] {
+  return Array.from({ length: end - first }, (_, at) => first + at);
+}
