@@ -27,6 +27,7 @@ const TOOLS = [
   ['strace', 'strace'],
   ['setfattr', 'attr'],
   ['mkfs.xfs', 'xfsprogs'],
+  ['chromium', 'chromium'],
 ];
 
 /** While this file exists Debian packages do not start the services they bring. */

@@ -34,7 +34,7 @@ export function loadScenario(path: string, overrides: readonly Override[] = []):
 export function parseScenario(text: string, init: { name: string; overrides?: readonly Override[] }): Scenario {
   const refuse = (path: readonly string[], message: string): ShoalError => {
     const overridden = init.overrides?.some(([key]) => key === path.join('.')) === true;
-    const line = overridden ? undefined : lineOfKey(text, path);
+    const line = overridden || path.length === 0 ? undefined : lineOf(text, path);
     const where = overridden ? '--sweep' : line === undefined ? init.name : `${init.name} line ${line}`;
     return new ShoalError('CONFIG_INVALID', `${where}: ${message}`);
   };
@@ -44,6 +44,15 @@ export function parseScenario(text: string, init: { name: string; overrides?: re
   const scenario = camelKeys(SCENARIO_SCHEMA, table) as Scenario;
   checkScenario(scenario, refuse);
   return scenario;
+}
+
+/** The line of a key, or of the section that lacks it. */
+function lineOf(text: string, path: readonly string[]): number | undefined {
+  for (let length = path.length; length > 0; length -= 1) {
+    const line = lineOfKey(text, path.slice(0, length));
+    if (line !== undefined) return line;
+  }
+  return undefined;
 }
 
 function parseToml(text: string, name: string): Table {
