@@ -19,7 +19,7 @@ const ROWS: readonly { units: readonly string[]; apart?: true }[] = [
   { units: ['store', 'kernel'] },
   { units: ['mount', 'image', 'erofs'] },
   { units: ['snapshot', 'trap', 'source'], apart: true },
-  { units: ['control', 'snapshot/grpc', 'config'], apart: true },
+  { units: ['control', 'snapshot/grpc', 'cri', 'config'], apart: true },
   { units: ['lazy'] },
   { units: ['top'] },
 ];

@@ -137,8 +137,16 @@ export const CONFIG_SCHEMA = {
           type: 'integer',
           minimum: 1,
           maximum: 20,
-          default: 4,
-          description: 'Tries of one request, the first included, with doubling waits between them.',
+          default: 20,
+          description: 'Most tries of one request, the first included, with doubling waits (at most 1 s) between them.',
+        },
+        retry_budget_ms: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 600_000,
+          default: 10_000,
+          description:
+            'How long a request goes on trying after its first failure. A registry that answers 429 or 503 is waited for longer.',
         },
         request_bytes_max: {
           type: 'integer',
@@ -151,7 +159,7 @@ export const CONFIG_SCHEMA = {
           type: 'boolean',
           default: true,
           description:
-            'Fetch what the image itself marks as needed at start (eStargz landmark) before it is asked for.',
+            'Fetch before it is asked for what an image starts with: what the image itself marks (eStargz landmark), and the program of its config with the libraries it names.',
         },
         background: {
           type: 'boolean',
@@ -178,6 +186,37 @@ export const CONFIG_SCHEMA = {
           ...absolutePath,
           description:
             'A docker `config.json` with credentials or credential helpers, read anew each time. Not set: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`.',
+        },
+        kubelet_provider_config: {
+          ...absolutePath,
+          description:
+            "kubelet's CredentialProviderConfig (its `--image-credential-provider-config`); needs `kubelet_provider_dir`.",
+        },
+        kubelet_provider_dir: {
+          ...absolutePath,
+          description: 'Folder of those plugins (its `--image-credential-provider-bin-dir`).',
+        },
+        kubernetes_secrets: {
+          ...absolutePath,
+          description:
+            'A `.dockerconfigjson` file, a mounted pull secret, or a folder of mounted pull secrets; read anew each time.',
+        },
+      },
+    },
+    cri: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'The image service that kubelet may be pointed at (`--image-service-endpoint`): shoal passes every call on to containerd and remembers the credentials of pulls, in memory only.',
+      properties: {
+        socket: {
+          ...socketPath,
+          description: 'Unix socket (mode 0600) of the image service. Not set: there is none.',
+        },
+        containerd_socket: {
+          ...socketPath,
+          default: '/run/containerd/containerd.sock',
+          description: "containerd's own socket, where the calls go.",
         },
       },
     },

@@ -188,9 +188,20 @@ function checkSecurity(config: Config, name: string): void {
       checkSecretFile(registry.passwordFile, `${section}.password_file`, refuse);
     }
   }
+  checkKubeletPlugins(config, name);
   if (config.fetch.ca !== undefined && !existsSync(config.fetch.ca)) {
     throw new ShoalError('CONFIG_INVALID', `${name}: fetch.ca: ${config.fetch.ca} does not exist`);
   }
+}
+
+function checkKubeletPlugins({ auth }: Config, name: string): void {
+  const { kubeletProviderConfig, kubeletProviderDir } = auth;
+  if ((kubeletProviderConfig === undefined) === (kubeletProviderDir === undefined)) return;
+  const [set, missing] =
+    kubeletProviderDir === undefined
+      ? ['kubelet_provider_config', 'kubelet_provider_dir']
+      : ['kubelet_provider_dir', 'kubelet_provider_config'];
+  throw new ShoalError('CONFIG_INVALID', `${name}: auth.${set} is set without ${missing}`);
 }
 
 function checkSecretFile(path: string, key: string, refuse: (message: string) => never): void {
@@ -202,7 +213,7 @@ function checkSecretFile(path: string, key: string, refuse: (message: string) =>
 function withDockerConfig(config: Config, env: Readonly<Record<string, string | undefined>>): Config {
   if (config.auth.dockerConfig !== undefined) return config;
   const folder = env.DOCKER_CONFIG ?? (env.HOME === undefined ? undefined : `${env.HOME}/.docker`);
-  return folder === undefined ? config : { ...config, auth: { dockerConfig: `${folder}/config.json` } };
+  return folder === undefined ? config : { ...config, auth: { ...config.auth, dockerConfig: `${folder}/config.json` } };
 }
 
 function deepFreeze<T>(value: T): T {

@@ -5,12 +5,14 @@ import { Level } from 'level';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
+import { serveImageProxy } from './cri/image-proxy.ts';
 import { ShoalError, withContext } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
 import { createBlobOpener } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
+import { createGivenCredentials } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
@@ -23,6 +25,7 @@ import { createPrefetcher } from './lazy/prefetch.ts';
 import { createConfiguredRegistry } from './lazy/registry.ts';
 import { createRunRecords } from './lazy/run-records.ts';
 import { createLazyRuns, type LazyRuns } from './lazy/runs.ts';
+import { createStartHints } from './lazy/start-hints.ts';
 import { createStatusSource } from './lazy/status-source.ts';
 import type { Logger } from './log.ts';
 import { createMetricsRegistry } from './metrics.ts';
@@ -87,7 +90,8 @@ export async function runDaemon(
     stack.defer(() => images.flush());
 
     // The cascade: what this node has, then the origin.
-    const registry = createConfiguredRegistry(config, parts);
+    const given = createGivenCredentials((repository) => registry.renewed(repository));
+    const registry = createConfiguredRegistry(config, { ...parts, given: given.sources });
     stack.defer(() => registry.close());
     const origin = sourceCounters('origin');
     const local = sourceCounters('local');
@@ -116,8 +120,16 @@ export async function runDaemon(
     const prefetcher = createPrefetcher({ log }, { hints: config.fetch.prefetch, background: config.fetch.background });
     stack.defer(() => prefetcher.stop());
     const devices = createAttachedDevices({ blobs, trap, prefetcher, log });
+    const hints = config.fetch.prefetch ? createStartHints({ registry, blobs, log }) : undefined;
+    stack.defer(() => hints?.stop());
     const runs = createLazyRuns(
-      { blobs, devices, records: createRunRecords(db.sublevel('runs')), log },
+      {
+        blobs,
+        devices,
+        records: createRunRecords(db.sublevel('runs')),
+        log,
+        ...(hints === undefined ? {} : { hints }),
+      },
       { root, readAheadKb: READ_AHEAD_KB, backing: trap.kind === 'fuse' ? 'file-or-loop' : 'file' },
     );
     let serving = false;
@@ -137,7 +149,10 @@ export async function runDaemon(
     const manifests = createManifestLookup({
       fetch: async (reference, digest, options) => (await registry.manifest(reference, digest, options)).bytes,
     });
-    const lazyLayers = createLazyLayers({ opener, manifests, runs, blobs, images, log });
+    const lazyLayers = createLazyLayers({
+      ...{ opener, manifests, runs, blobs, images, given: given.labels, log },
+      ...(hints === undefined ? {} : { hints }),
+    });
     const platform = hostPlatform(process.arch);
     const mounts = createManualMounts({
       resolver: {
@@ -158,11 +173,16 @@ export async function runDaemon(
     await runs.releaseUnowned(ownersOf(store, await mounts.list()));
     await mounts.restore();
 
-    // The two sockets, last: who connects finds everything ready.
+    // The sockets, last: who connects finds everything ready.
     const snapshotter = await createSnapshotter({ store, lazyLayers, log }, { root });
     stack.defer(() => snapshotter.close());
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
+    if (config.cri.socket !== undefined) {
+      const { socket, containerdSocket } = config.cri;
+      const cri = await serveImageProxy({ pulls: given.pulls, log }, { socket, containerdSocket });
+      stack.defer(() => cri.close());
+    }
     const source = createStatusSource(
       { blobs, runs, images, mounts, trap, sources: [local, origin], fetchedBytes: () => fetchedBytes },
       { root, reason },

@@ -10,6 +10,8 @@ export interface ReadOptions {
    * once; starts over, with other `bytes`, when a read is tried again.
    */
   readonly onBytes?: OnBytes | undefined;
+  /** Does somebody wait for it (default), or is it fetched ahead. */
+  readonly urgency?: 'demand' | 'prefetch' | undefined;
 }
 
 /** See `ReadOptions`. */

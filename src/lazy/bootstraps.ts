@@ -5,19 +5,21 @@ import type { Digest } from '../core/digest.ts';
 import { mergeLayers } from '../erofs/merge.ts';
 import { writeErofsFile } from '../erofs/writer.ts';
 import { ShoalError } from '../errors.ts';
+import type { LayerTree } from '../image/layer-tree.ts';
 import { decodeTree } from '../image/tree-codec.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 
 /** The EROFS images of runs, `<name>.erofs` in one folder. */
 export interface Bootstraps {
   /**
-   * The path of the run's image: layers bottom to top, merged and written whole. With `reuse` one that an earlier life of
-   * the daemon wrote is taken as it is. Throws UNAVAILABLE when a layer is gone, and what merging and writing throw.
+   * The path of the run's image: layers bottom to top, merged and written whole, and the merged tree. With `reuse` one
+   * that an earlier life of the daemon wrote is taken as it is, without its tree. Throws UNAVAILABLE when a layer is gone,
+   * and what merging and writing throw.
    */
   make(
     run: { readonly name: string; readonly layers: readonly Digest[]; readonly bottom: boolean },
     options: { reuse: boolean },
-  ): Promise<string>;
+  ): Promise<{ readonly path: string; readonly tree?: LayerTree }>;
   remove(name: string): Promise<void>;
 }
 
@@ -36,7 +38,7 @@ export function createBootstraps({ blobs }: { blobs: BlobStore }, { directory }:
   return {
     async make(run, { reuse }) {
       const path = pathOf(run.name);
-      if (reuse && (await exists(path))) return path;
+      if (reuse && (await exists(path))) return { path };
       await mkdir(directory, { recursive: true, mode: 0o700 });
       const devices = await Promise.all(run.layers.map(deviceSlot));
       const layers = await Promise.all(
@@ -44,7 +46,7 @@ export function createBootstraps({ blobs }: { blobs: BlobStore }, { directory }:
       );
       const tree = mergeLayers(layers, { bottom: run.bottom });
       await writeErofsFile(tree, { devices }, path, { signal: AbortSignal.timeout(DEADLINE_MS) });
-      return path;
+      return { path, tree };
     },
     async remove(name) {
       await rm(pathOf(name), { force: true });

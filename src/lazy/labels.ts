@@ -2,6 +2,8 @@ import { type Digest, parseDigest } from '../core/digest.ts';
 import { hasCode } from '../errors.ts';
 import type { LayerDescriptor } from '../image/layer-reader.ts';
 import { parseReference, type Reference } from '../image/reference.ts';
+import { SECRET_LABEL } from '../snapshot/snapshot-info.ts';
+import { basicCredential, type Credential } from '../source/origin/credentials.ts';
 
 /** What the labels of a Prepare say about the layer it is for. */
 export interface LayerRequest {
@@ -9,12 +11,16 @@ export interface LayerRequest {
   readonly layer: LayerDescriptor;
   /** Present when the CRI sent it: lets the manifest be fetched by digest. */
   readonly manifestDigest?: Digest;
+  /** User name and password for the repository, when the client sent them. */
+  readonly credential?: Credential;
 }
 
 /** Label names of containerd's CRI plugin (pkg/snapshotters/annotations.go) and of stargz' `rpull` (fs/source). */
 const IMAGE_REF = ['containerd.io/snapshot/cri.image-ref', 'containerd.io/snapshot/remote/stargz.reference'];
 const LAYER_DIGEST = ['containerd.io/snapshot/cri.layer-digest', 'containerd.io/snapshot/remote/stargz.digest'];
 const MANIFEST_DIGEST = ['containerd.io/snapshot/cri.manifest-digest'];
+/** As nydus-snapshotter names them (pkg/label). */
+const USERNAME = ['containerd.io/snapshot/pullusername'];
 /** containerd passes layer annotations on as labels when they have this prefix. */
 const INHERITED_PREFIX = 'containerd.io/snapshot/';
 
@@ -28,11 +34,16 @@ export function layerRequestFrom(labels: ReadonlyMap<string, string>): LayerRequ
   if (reference === undefined || digest === undefined) return undefined;
   const manifest = firstOf(labels, MANIFEST_DIGEST);
   const annotations: Record<string, string> = {};
-  for (const [key, value] of labels) if (key.startsWith(INHERITED_PREFIX)) annotations[key] = value;
+  for (const [key, value] of labels) {
+    if (key.startsWith(INHERITED_PREFIX) && key !== SECRET_LABEL) annotations[key] = value;
+  }
+  const username = firstOf(labels, USERNAME);
+  const password = firstOf(labels, [SECRET_LABEL]);
   return {
     reference: parseReference(reference),
     layer: { digest: parseDigest(digest), annotations },
     ...(manifest === undefined ? {} : optionalDigest(manifest)),
+    ...(username === undefined || password === undefined ? {} : { credential: basicCredential(username, password) }),
   };
 }
 

@@ -4,12 +4,14 @@ import type { LayerDescriptor } from '../image/layer-reader.ts';
 import { formatReference } from '../image/reference.ts';
 import type { Logger } from '../log.ts';
 import type { LayerOffer, LazyLayers } from '../snapshot/lazy-layers.ts';
+import type { RememberedCredentials } from '../source/origin/remembered-credentials.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { ImageRecords } from './images.ts';
 import { type LayerRequest, layerRequestFrom } from './labels.ts';
 import type { LayerOpener } from './layer-opener.ts';
 import type { ManifestLookup } from './manifests.ts';
 import type { LazyRuns } from './runs.ts';
+import type { StartHints } from './start-hints.ts';
 
 /** How long a Prepare may wait for a layer's index before containerd is told to unpack the layer itself. */
 const OFFER_DEADLINE_MS = 20_000;
@@ -23,9 +25,12 @@ export function createLazyLayers(components: {
   runs: LazyRuns;
   blobs: BlobStore;
   images: ImageRecords;
+  hints?: Pick<StartHints, 'learn'>;
+  /** Where credentials that come with a layer are kept. */
+  given?: RememberedCredentials;
   log: Logger;
 }): LazyLayers {
-  const { opener, manifests, runs, blobs, images, log } = components;
+  const { opener, manifests, runs, blobs, images, hints, given, log } = components;
   /** Registries that did not answer, and until when (performance.now) they are not asked. */
   const dead = new Map<string, number>();
 
@@ -40,8 +45,11 @@ export function createLazyLayers(components: {
     if (request.manifestDigest === undefined) return;
     const signal = AbortSignal.timeout(OFFER_DEADLINE_MS);
     void manifests
-      .layers(request.reference, request.manifestDigest, { signal })
-      .then((layers) => Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal }))))
+      .manifest(request.reference, request.manifestDigest, { signal })
+      .then((manifest) => {
+        hints?.learn(request.reference, manifest);
+        return Promise.all(manifest.layers.map((layer) => opener.open(request.reference, layer, { signal })));
+      })
       .catch((error) => log.debug('opening ahead failed', { error: withContext(error, {}).describe() }));
   }
 
@@ -51,7 +59,7 @@ export function createLazyLayers(components: {
       return request.layer;
     }
     if (request.manifestDigest === undefined) return request.layer;
-    const layers = await manifests.layers(request.reference, request.manifestDigest, { signal });
+    const { layers } = await manifests.manifest(request.reference, request.manifestDigest, { signal });
     return layers.find(({ digest }) => digest === request.layer.digest) ?? request.layer;
   }
 
@@ -64,6 +72,9 @@ export function createLazyLayers(components: {
     const { digest } = request.layer;
     const { registry } = request.reference;
     const reference = formatReference(request.reference);
+    if (request.credential !== undefined) {
+      given?.remember(registry, request.reference.repository, request.credential);
+    }
     try {
       const isHere = (await blobs.open(digest)) !== undefined;
       if (!isHere && performance.now() < (dead.get(registry) ?? 0)) {

@@ -6,15 +6,33 @@ import type { ManualMounts } from './manual-mounts.ts';
 /** Opening every layer of an image whose registry is slow may take this long. */
 const MOUNT_TIMEOUT_MS = 120_000;
 
-/** `onLast` is called when no image is mounted by hand any more. What `shoal mount` and `shoal umount` call on the control socket. */
+/**
+ * What `shoal mount` and `shoal umount` call on the control socket. `onLast` is called when no image is mounted by hand
+ * any more: the last one was unmounted, or the first one could not be mounted.
+ */
 export function mountRoutes(mounts: ManualMounts, init: { onLast(): void }): ControlRoute[] {
+  let mounting = 0;
+
+  async function leftNow(): Promise<number> {
+    const left = (await mounts.list()).length;
+    if (left === 0 && mounting === 0) init.onLast();
+    return left;
+  }
+
   return [
     {
       method: 'POST',
       path: '/v1/mounts',
       timeoutMs: MOUNT_TIMEOUT_MS,
-      handle: ({ body, signal }) =>
-        mounts.mount({ reference: field(body, 'reference'), directory: directoryOf(body) }, { signal }),
+      async handle({ body, signal }) {
+        mounting += 1;
+        try {
+          return await mounts.mount({ reference: field(body, 'reference'), directory: directoryOf(body) }, { signal });
+        } finally {
+          mounting -= 1;
+          await leftNow();
+        }
+      },
     },
     {
       method: 'DELETE',
@@ -22,9 +40,7 @@ export function mountRoutes(mounts: ManualMounts, init: { onLast(): void }): Con
       timeoutMs: MOUNT_TIMEOUT_MS,
       async handle({ body }) {
         await mounts.unmount(directoryOf(body));
-        const left = (await mounts.list()).length;
-        if (left === 0) init.onLast();
-        return { left };
+        return { left: await leftNow() };
       },
     },
   ];

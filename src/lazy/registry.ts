@@ -3,30 +3,35 @@ import type { Clock } from '../clock.ts';
 import type { Config } from '../config.ts';
 import { ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import {
-  type CredentialSource,
-  chainCredentials,
-  createDockerCredentials,
-  createStaticCredentials,
-} from '../source/origin/credentials.ts';
+import { createStaticCredentials } from '../source/origin/config-credentials.ts';
+import { type CredentialSource, chainCredentials } from '../source/origin/credentials.ts';
+import { createDockerCredentials } from '../source/origin/docker-credentials.ts';
+import { readKubeletProviders } from '../source/origin/kubelet-config.ts';
+import { createKubeletPlugins } from '../source/origin/kubelet-plugins.ts';
+import { createKubernetesSecrets } from '../source/origin/kubernetes-secrets.ts';
 import { createRegistryClient, type RegistryClient } from '../source/origin/registry-client.ts';
 import { createUrlPolicy, type RegistryRules } from '../source/url-policy.ts';
 
-/** The registry client a configuration asks for. Throws CONFIG_INVALID when a file it names cannot be read. */
+/**
+ * The registry client a configuration asks for; `given` are credentials that come before all configured ones. Throws
+ * CONFIG_INVALID when a file it names cannot be read.
+ */
 export function createConfiguredRegistry(
   config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
-  components: { log: Logger; clock: Clock },
+  components: { log: Logger; clock: Clock; given?: readonly CredentialSource[] },
 ): RegistryClient {
   const { fetch } = config;
   const policy = createUrlPolicy({ registries: rules(config.registry), onlyConfigured: fetch.onlyConfigured });
+  const credentials = chainCredentials(credentialSources(config, components.clock, components.given ?? []), components);
   return createRegistryClient(
-    { ...components, policy, credentials: credentialSources(config) },
+    { ...components, policy, credentials },
     {
       connections: fetch.connectionsPerRegistry,
       connectTimeoutMs: fetch.connectTimeoutMs,
       headersTimeoutMs: fetch.stallTimeoutMs,
       stallTimeoutMs: fetch.stallTimeoutMs,
       attempts: fetch.attempts,
+      retryBudgetMs: fetch.retryBudgetMs,
       ...(fetch.ca === undefined ? {} : { ca: readNamedFile(fetch.ca, 'fetch.ca') }),
     },
   );
@@ -45,16 +50,26 @@ function rules(registries: Config['registry']): Record<string, RegistryRules> {
   );
 }
 
-function credentialSources(config: Pick<Config, 'auth' | 'registry'>): CredentialSource {
-  const configured: Record<string, { username: string; password: string }> = {};
-  for (const [host, { username, passwordFile }] of Object.entries(config.registry)) {
-    if (username === undefined || passwordFile === undefined) continue;
-    const password = readNamedFile(passwordFile, `registry."${host}".password_file`).replace(/\r?\n$/, '');
-    configured[host] = { username, password };
+/** Where credentials come from, in the order they are tried. */
+function credentialSources(
+  config: Pick<Config, 'auth' | 'registry'>,
+  clock: Clock,
+  given: readonly CredentialSource[],
+): CredentialSource[] {
+  const { dockerConfig, kubeletProviderConfig, kubeletProviderDir, kubernetesSecrets } = config.auth;
+  const sources = [...given];
+  if (dockerConfig !== undefined) sources.push(createDockerCredentials({ path: dockerConfig }));
+  if (kubeletProviderConfig !== undefined && kubeletProviderDir !== undefined) {
+    const providers = readKubeletProviders(kubeletProviderConfig);
+    sources.push(createKubeletPlugins({ clock }, { providers, binDir: kubeletProviderDir }));
   }
-  const { dockerConfig } = config.auth;
-  const docker = dockerConfig === undefined ? [] : [createDockerCredentials({ path: dockerConfig })];
-  return chainCredentials([createStaticCredentials(configured), ...docker]);
+  if (kubernetesSecrets !== undefined) sources.push(createKubernetesSecrets({ path: kubernetesSecrets }));
+  const configured: Record<string, { username: string; passwordFile: string }> = {};
+  for (const [host, { username, passwordFile }] of Object.entries(config.registry)) {
+    if (username !== undefined && passwordFile !== undefined) configured[host] = { username, passwordFile };
+  }
+  sources.push(createStaticCredentials(configured));
+  return sources;
 }
 
 function readNamedFile(path: string, key: string): string {

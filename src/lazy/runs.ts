@@ -11,6 +11,7 @@ import type { BlobStore } from '../store/blob-store.ts';
 import { createBootstraps } from './bootstraps.ts';
 import type { AttachedDevices } from './devices.ts';
 import type { RunRecord, RunRecords } from './run-records.ts';
+import type { StartHints } from './start-hints.ts';
 
 /**
  * A *run* is a stack of neighbouring lazy layers, merged into one EROFS image (`boot/<name>.erofs`) and mounted once at
@@ -58,10 +59,16 @@ interface LiveRun {
 const LINGER_POLL_MS = 2_000;
 
 export function createLazyRuns(
-  components: { blobs: BlobStore; devices: AttachedDevices; records: RunRecords; log: Logger },
+  components: {
+    blobs: BlobStore;
+    devices: AttachedDevices;
+    records: RunRecords;
+    hints?: Pick<StartHints, 'mounted'>;
+    log: Logger;
+  },
   init: { root: string; readAheadKb: number; backing: ErofsBacking },
 ): LazyRuns {
-  const { blobs, devices, records, log } = components;
+  const { blobs, devices, records, hints, log } = components;
   const live = new Map<string, LiveRun>();
   const mounting = new Map<string, Promise<string>>();
   /** Mounts that a direct one has taken over from; containers made before use them. */
@@ -78,7 +85,7 @@ export function createLazyRuns(
 
   async function make(run: Run): Promise<string> {
     const startedMs = performance.now();
-    const image = await bootstraps.make(run, { reuse: (await records.get(run.name)) !== undefined });
+    const { path: image, tree } = await bootstraps.make(run, { reuse: (await records.get(run.name)) !== undefined });
     const paths: string[] = [];
     const held: Digest[] = [];
     await records.put({ ...run, sysfsName: null, direct: false });
@@ -103,6 +110,7 @@ export function createLazyRuns(
       const record = { ...run, sysfsName: mounted.sysfsName ?? null, direct };
       live.set(run.name, { record, mounted });
       await records.put(record);
+      if (tree !== undefined && !direct) hints?.mounted(run.layers, tree);
       const tookMs = Math.round(performance.now() - startedMs);
       log.info('mounted', { run: run.name, layers: run.layers.length, direct, tookMs });
       return target;

@@ -34,11 +34,17 @@ export const MAX_LABEL_BYTES = 4096;
 /** Bytes of a snapshot name; the limit bbolt sets in containerd's own store. */
 export const MAX_NAME_BYTES = 32 * 1024;
 
-/** The labels a store keeps: empty values mean "no such label". Throws INVALID_ARGUMENT when one is too long. */
+/** The password that nydus-snapshotter's clients put into a label: used, never kept or shown. */
+export const SECRET_LABEL = 'containerd.io/snapshot/pullsecret';
+
+/**
+ * The labels a store keeps: empty values mean "no such label", and secrets stay out. Throws INVALID_ARGUMENT when one is
+ * too long.
+ */
 export function checkedLabels(labels: Labels): Labels {
   const kept = new Map<string, string>();
   for (const [key, value] of labels) {
-    if (value === '') continue;
+    if (value === '' || key === SECRET_LABEL) continue;
     const bytes = Buffer.byteLength(key) + Buffer.byteLength(value);
     if (bytes > MAX_LABEL_BYTES) {
       const shown = JSON.stringify(key.slice(0, 64));

@@ -53,9 +53,12 @@ const DEADLINE_MS = 30_000;
 const MAX_IN_FLIGHT = 512;
 /**
  * The kernel splits a read and asks again for what was denied, two or three events for one read(2). So that its caller
- * does not wait the whole deadline each time, the reads that follow one which timed out have less patience for a while.
+ * does not wait as long each time, the reads that follow one which failed after a long wait have less patience for a
+ * while.
  */
 const IMPATIENT_FOR_MS = 2000;
+/** A failure after this long was a wait for a source that is away; a quick one says nothing about the next. */
+const LONG_FAILURE_MS = 5000;
 const IMPATIENT_DEADLINE_MS = 500;
 /** One line per blob and this much time, however many of its reads fail. */
 const LOG_EVERY_MS = 5000;
@@ -113,6 +116,7 @@ class Loop {
       answer = 'filled';
       this.#filled += 1;
     } catch (error) {
+      if (clock.nowMs() - startedAt >= LONG_FAILURE_MS) this.#waitedInVain(fault.device);
       answer = errnoFor(error);
       this.#failed += 1;
       this.#report(fault, error);
@@ -133,7 +137,7 @@ class Loop {
     signal.throwIfAborted();
     const patienceMs = this.#patienceMs(fault.device);
     const timer = setTimeout(() => {
-      this.#timedOut(fault.device, patienceMs);
+      if (patienceMs === this.#deadlineMs) this.#waitedInVain(fault.device);
       over.abort(new ShoalError('DEADLINE_EXCEEDED', `no source gave the data within ${patienceMs / 1000} s`));
     }, patienceMs);
     const aborted = new Promise<never>((_, reject) => {
@@ -154,9 +158,8 @@ class Loop {
     return this.#deadlineMs;
   }
 
-  /** Only after a full wait, or a slow registry would never be waited for again. */
-  #timedOut(device: number, patienceMs: number): void {
-    if (patienceMs < this.#deadlineMs) return;
+  /** Only after a long wait, or a slow registry would never be waited for again. */
+  #waitedInVain(device: number): void {
     this.#impatientUntil.set(device, this.#parts.clock.nowMs() + IMPATIENT_FOR_MS);
   }
 

@@ -14,7 +14,7 @@ import type { RangedBlob } from '../../src/image/layer-reader.ts';
 import { MANIFEST_TYPES } from '../../src/image/manifest.ts';
 import { parseReference } from '../../src/image/reference.ts';
 import { silentLogger } from '../../src/log.ts';
-import { createStaticCredentials } from '../../src/source/origin/credentials.ts';
+import { chainCredentials } from '../../src/source/origin/credentials.ts';
 import { createRegistryClient } from '../../src/source/origin/registry-client.ts';
 import { createUrlPolicy } from '../../src/source/url-policy.ts';
 import { FakeRegistry } from '../fakes/registry.ts';
@@ -54,7 +54,7 @@ async function main(seconds: number): Promise<void> {
 async function measure(name: string, host: string, seconds: number): Promise<void> {
   const components = {
     policy: createUrlPolicy(),
-    credentials: createStaticCredentials({}),
+    credentials: chainCredentials([]),
     log: silentLogger,
     clock: systemClock,
   };

@@ -93,6 +93,11 @@ test('an image is mounted, read and unmounted without containerd', { skip }, asy
       assert.deepEqual(await mountsBelow(dir), []);
     });
 
+    await t.test('a daemon that was started for an image that cannot be mounted ends too', async () => {
+      assert.equal((await shoal('mount', `${registry.host}/library/none:1`, first)).status, 1);
+      await waitFor('the end of the daemon', async () => (await processesOf(join(dir, 'root'))).length === 0);
+    });
+
     await t.test('mounting again reads what was fetched before', async () => {
       assert.equal((await shoal('mount', image, first)).status, 0);
       assert.match((await run('cat', [join(first, 'etc/debian_version')])).stdout, /^\d+\.\d+\n$/);

@@ -79,7 +79,10 @@ export class FakeRegistry {
 
   private constructor(server: Server) {
     this.#server = server;
-    server.on('request', (request, response) => void this.#handle(request, response));
+    server.on('request', (request, response) => {
+      // A client that goes away in the middle is its own business.
+      this.#handle(request, response).catch(() => response.destroy());
+    });
     server.on('connection', (socket) => {
       this.#sockets.add(socket);
       socket.on('error', () => {});

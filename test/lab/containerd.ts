@@ -112,10 +112,12 @@ state = "${init.dir}/state"
 ${proxy}`;
 }
 
-type CriClient = Client &
+/** A client of the CRI image service. */
+export type CriClient = Client &
   Record<string, (request: unknown, options: unknown, done: (error: Error | null, value: unknown) => void) => void>;
 
-function criImages(socket: string): CriClient {
+/** Connects to an image service: containerd's, or one in front of it. */
+export function criImages(socket: string): CriClient {
   const definition = loadPackageDefinition(loadSync(CRI_PROTO, { keepCase: true }));
   const runtime = definition.runtime as unknown as { v1: { ImageService: new (...args: unknown[]) => CriClient } };
   return new runtime.v1.ImageService(`unix://${socket}`, credentials.createInsecure(), {
@@ -123,7 +125,8 @@ function criImages(socket: string): CriClient {
   });
 }
 
-function criCall(client: CriClient, method: string, request: unknown): Promise<unknown> {
+/** One call of it. */
+export function criCall(client: CriClient, method: string, request: unknown): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const call = client[method];
     if (call === undefined) throw new Error(`no CRI method ${method}`);

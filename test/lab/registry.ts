@@ -35,6 +35,8 @@ export async function startRegistry(init: {
   port?: number;
   /** Runs the registry inside this network namespace. */
   netns?: string;
+  /** A file of lines `user:bcrypt`: asks for a password. Read again when it changes. */
+  htpasswd?: string;
 }): Promise<LabRegistry> {
   const address = init.address ?? '127.0.0.1';
   const port = init.port ?? (await freePort(address));
@@ -48,6 +50,9 @@ export async function startRegistry(init: {
       'log: { level: warn, accesslog: { disabled: true } }',
       `storage: { filesystem: { rootdirectory: ${JSON.stringify(init.storage)} }, delete: { enabled: true } }`,
       `http: { addr: "${address}:${port}" }`,
+      ...(init.htpasswd === undefined
+        ? []
+        : [`auth: { htpasswd: { realm: lab, path: ${JSON.stringify(init.htpasswd)} } }`]),
       '',
     ].join('\n'),
   );
@@ -56,6 +61,9 @@ export async function startRegistry(init: {
     init.netns === undefined
       ? startDaemon('docker-registry', ['serve', configPath], { logPath, env: { OTEL_TRACES_EXPORTER: 'none' } })
       : startDaemon('ip', ['netns', 'exec', init.netns, 'docker-registry', 'serve', configPath], { logPath });
-  await waitFor('docker-registry', async () => (await fetch(`http://${address}:${port}/v2/`)).ok);
+  await waitFor('docker-registry', async () => {
+    const { status } = await fetch(`http://${address}:${port}/v2/`);
+    return status === 200 || (status === 401 && init.htpasswd !== undefined);
+  });
   return { host: `${address}:${port}`, port, daemon, stop: async () => void (await daemon.stop()) };
 }

@@ -4,6 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parseDigest } from '../../src/core/digest.ts';
 import { ShoalError } from '../../src/errors.ts';
 import type { LayerReader } from '../../src/image/layer-reader.ts';
+import type { ImageManifest } from '../../src/image/manifest.ts';
 import { parseReference } from '../../src/image/reference.ts';
 import { createLayerOpener, type LayerOpener } from '../../src/lazy/layer-opener.ts';
 import { createLazyLayers } from '../../src/lazy/lazy-layers.ts';
@@ -24,7 +25,7 @@ function layersWith(open: LayerOpener['open'], here: () => boolean = () => false
   const noted: string[] = [];
   const layers = createLazyLayers({
     opener: { open },
-    manifests: { layers: async () => [] },
+    manifests: { manifest: async () => ({ layers: [] }) as unknown as ImageManifest },
     runs: {} as LazyRuns,
     blobs: { open: async () => (here() ? DEVICE : undefined) } as unknown as BlobStore,
     images: {

@@ -32,7 +32,7 @@ export class BlobReader {
     digest: Digest,
     size: number,
     { offset, length }: { offset: number; length: number },
-    { signal, onBytes }: ReadOptions,
+    options: ReadOptions,
   ): Promise<Uint8Array> {
     if (
       !(
@@ -50,7 +50,7 @@ export class BlobReader {
     }
     if (length === 0) return new Uint8Array(0);
     const range = `bytes=${offset}-${offset + length - 1}`;
-    const { body } = await this.#get(where, digest, range, { signal, onBytes }, (status, headers) => {
+    const { body } = await this.#get(where, digest, range, options, (status, headers) => {
       if (status === 200 && length === size) return wholeBody(where, digest, size, headers);
       requireStatus(where, digest, status, 206);
       return rangeBody(where, digest, { offset, length, size }, headers);
@@ -133,15 +133,18 @@ export class BlobReader {
     where: Where,
     digest: Digest,
     range: string | undefined,
-    { signal, onBytes }: ReadOptions,
+    options: ReadOptions,
     plan: (status: number, headers: ResponseHeaders) => BodyPlan,
   ): Promise<Exchange> {
     return this.#send({
-      ...this.#request(where, digest, signal),
+      ...this.#request(where, digest, options.signal),
       method: 'GET',
       ...(range === undefined ? {} : { range }),
       cacheRedirect: true,
-      onBytes,
+      onBytes: options.onBytes,
+      get urgency() {
+        return options.urgency;
+      },
       plan(status, headers) {
         requireIdentity(where.registry, headers);
         return plan(status, headers);

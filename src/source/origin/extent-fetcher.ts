@@ -210,6 +210,10 @@ class BatchingFetcher implements ExtentFetcher, Claim {
     try {
       const bytes = await this.#components.blob.read((batch[0] as Job).extent.offset, spanOf(batch), {
         signal: controller.signal,
+        // Asked for anew while the request waits for its turn: a reader may come for what was prefetched.
+        get urgency() {
+          return batch.some(({ options }) => options.urgency !== 'prefetch') ? 'demand' : 'prefetch';
+        },
         onBytes: (arrived, filled) => delivery.upTo(arrived, filled),
       });
       this.#components.onFetched(bytes.byteLength);

@@ -18,12 +18,14 @@ export const REGISTRY_LIMITS = {
   maxReadBytes: 256 * 1024 * 1024,
   /** An image config; the largest seen have 200 KiB. */
   maxConfigBytes: 8 * 1024 * 1024,
-  /** Tries of one request, first included. */
-  attempts: 4,
+  /** Tries of one request, first included, if its budget lasts that long. */
+  attempts: 20,
+  /** How long a request goes on trying after its first failure (F16): a registry that restarts is back by then. */
+  retryBudgetMs: 10_000,
   /** First wait between tries; doubles each time, plus up to as much jitter. */
   retryBaseMs: 100,
   /** Longest wait between tries. */
-  retryMaxMs: 5_000,
+  retryMaxMs: 1_000,
   /** A Retry-After beyond this fails at once: waiting is the caller's decision. */
   maxRetryAfterMs: 30_000,
   /** How long a blob's redirect is used again; presigned URLs live 5 to 20 minutes. */
@@ -44,8 +46,14 @@ export const TOKEN_LIMITS = {
   /** Validity when the answer names none (distribution spec, token.md). */
   defaultLifetimeMs: 60_000,
   maxLifetimeMs: 24 * 3_600_000,
-  /** Part of its validity for which a token is used. */
-  useFraction: 0.8,
+  /** Part of its validity after which a token is replaced while it is used on. */
+  refreshFraction: 0.7,
+  /** Part of its validity for which a token is used: clocks and requests under way take the rest. */
+  useFraction: 0.9,
+  /** After everything we have was refused nobody asks for this long: a changed password counts soon, no account is locked. */
+  refusedRest: { firstMs: 1_000, longestMs: 10_000 },
+  /** Challenges that one request answers: one per credential tried. */
+  maxAnswers: 8,
   /** One token request with its retries; shared by all who wait for it. */
   flightTimeoutMs: 30_000,
   /** Remembered authorizations, one per repository. */

@@ -9,8 +9,9 @@ import type { Logger } from '../../log.ts';
 import type { UrlPolicy } from '../url-policy.ts';
 import { BlobReader, type BlobTail, requireIdentity } from './blob-reader.ts';
 import { parseContentLength } from './content-range.ts';
-import type { CredentialSource } from './credentials.ts';
+import type { CredentialChain } from './credentials.ts';
 import { REGISTRY_LIMITS } from './limits.ts';
+import { createRegistryGate, type RegistryGate } from './registry-gate.ts';
 import { type RetryInit, withRetries } from './retry.ts';
 import { RegistrySession, type SessionRequest } from './session.ts';
 import { createTokenSource, type TokenSource } from './token.ts';
@@ -57,6 +58,8 @@ export interface RegistryClient {
   blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail>;
   /** A small blob as a whole, such as the image config, verified. Throws INVALID_MANIFEST for wrong bytes. */
   config(repository: Repository, descriptor: { digest: Digest; size: number }, options: Options): Promise<Uint8Array>;
+  /** There are new credentials for this repository: refusals of the former ones are forgotten. */
+  renewed(repository: Repository): void;
   /** Cuts all connections; calls under way fail. Idempotent. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -65,7 +68,7 @@ export interface RegistryClient {
 /** What the client is made of; `random` (in [0, 1)) is the jitter of retries. */
 export interface RegistryClientComponents {
   readonly policy: UrlPolicy;
-  readonly credentials: CredentialSource;
+  readonly credentials: CredentialChain;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random?: () => number;
@@ -92,6 +95,7 @@ class Client implements RegistryClient {
   readonly #init: RegistryClientInit;
   readonly #log: Logger;
   readonly #blobs: BlobReader;
+  readonly #gate: RegistryGate;
 
   constructor(components: RegistryClientComponents, init: RegistryClientInit) {
     this.#init = init;
@@ -100,6 +104,13 @@ class Client implements RegistryClient {
     this.#transport = createTransport(components, init);
     this.#tokens = createTokenSource({ ...components, ...this.#retry, transport: this.#transport });
     this.#session = new RegistrySession({ ...components, transport: this.#transport, tokens: this.#tokens });
+    const { attempts, connections, maxRetryAfterMs, retryBudgetMs } = { ...REGISTRY_LIMITS, ...init };
+    this.#gate = createRegistryGate(this.#retry, {
+      most: connections,
+      longestWaitMs: maxRetryAfterMs,
+      budgetMs: retryBudgetMs,
+      rests: attempts > 1,
+    });
     this.#blobs = new BlobReader((request) => this.#send(request));
   }
 
@@ -170,8 +181,13 @@ class Client implements RegistryClient {
     return bytes;
   }
 
+  renewed(repository: Repository): void {
+    this.#tokens.renewed(repository);
+  }
+
   async close(): Promise<void> {
     this.#tokens.close();
+    this.#gate.close();
     await this.#transport.close();
   }
 
@@ -211,10 +227,11 @@ class Client implements RegistryClient {
       this.#retry,
       this.#init,
       signal,
-      () => this.#session.send(request),
+      (giveUpAtMs) => this.#gate.pass(request, (progress) => this.#session.send(request, progress), giveUpAtMs),
       (error, waitMs) => {
         this.#log.debug('registry request failed, trying again', { registry, path, error: error.message, waitMs });
       },
+      () => this.#gate.patienceMs(registry),
     );
   }
 }

@@ -8,6 +8,8 @@ export interface RetryInit {
   readonly retryBaseMs?: number;
   readonly retryMaxMs?: number;
   readonly maxRetryAfterMs?: number;
+  /** How long to go on after the first failure; a registry that is merely busy (429, 503) does not use it up. */
+  readonly retryBudgetMs?: number;
 }
 
 /** What retrying needs from outside; `random` is in [0, 1). */
@@ -25,36 +27,49 @@ export function isTransient(error: unknown): error is ShoalError {
 }
 
 /**
- * Runs `attempt` until it succeeds, fails for good, or the tries are used up, with exponential back-off and jitter;
- * honours Retry-After. Throws the last error, DEADLINE_EXCEEDED when the signal timed out, else the signal's reason.
+ * Runs `attempt` until it succeeds, fails for good, or tries or budget are used up, with exponential back-off and jitter;
+ * honours Retry-After. `attempt` is told when the budget ends, once a failure started it; `patienceMs` may cut it then. Throws the last error, DEADLINE_EXCEEDED when the signal timed out, else the signal's reason.
  */
 export async function withRetries<T>(
   { clock, random }: RetryComponents,
   init: RetryInit,
   signal: AbortSignal,
-  attempt: () => Promise<T>,
+  attempt: (giveUpAtMs: number | undefined) => Promise<T>,
   onRetry?: (error: ShoalError, waitMs: number) => void,
+  patienceMs?: () => number,
 ): Promise<T> {
-  const { attempts, retryBaseMs, retryMaxMs, maxRetryAfterMs } = { ...REGISTRY_LIMITS, ...init };
+  const { attempts, retryBaseMs, retryMaxMs, maxRetryAfterMs, retryBudgetMs } = { ...REGISTRY_LIMITS, ...init };
   let last: unknown;
+  let giveUpAtMs: number | undefined;
   for (let tried = 1; ; tried += 1) {
     try {
       signal.throwIfAborted();
-      return await attempt();
+      return await attempt(giveUpAtMs);
     } catch (error) {
       if (signal.aborted) throw abortError(signal, last ?? error);
       last = error;
       if (!isTransient(error) || tried >= attempts) throw error;
-      const backoff = Math.min(retryMaxMs, retryBaseMs * 2 ** (tried - 1));
       const asked = error.context.retryAfterMs ?? 0;
       if (asked > maxRetryAfterMs) throw error;
-      const waitMs = Math.max(asked, backoff * (0.5 + random()));
+      const backoff = Math.min(retryMaxMs, retryBaseMs * 2 ** Math.min(tried - 1, 30)) * (0.5 + random());
+      let waitMs = Math.max(asked, backoff);
+      if (!isBusy(error)) {
+        giveUpAtMs ??= clock.nowMs() + (patienceMs?.() ?? retryBudgetMs);
+        const leftMs = giveUpAtMs - clock.nowMs();
+        if (leftMs <= 0) throw error;
+        // The last try comes when the budget ends, not before.
+        waitMs = Math.min(waitMs, leftMs);
+      }
       onRetry?.(error, waitMs);
       await clock.sleep(waitMs, { signal }).catch(() => {
         throw abortError(signal, error);
       });
     }
   }
+}
+
+function isBusy({ context: { status } }: ShoalError): boolean {
+  return status === 429 || status === 503;
 }
 
 /** The error of an aborted wait: a timeout becomes DEADLINE_EXCEEDED with what was tried last as its cause. */

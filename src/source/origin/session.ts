@@ -1,9 +1,12 @@
 import type { Clock } from '../../clock.ts';
 import { ShoalError } from '../../errors.ts';
 import type { OnBytes } from '../../image/layer-reader.ts';
+import type { Urgency } from '../../store/chunk-store.ts';
 import type { ApprovedUrl, UrlPolicy } from '../url-policy.ts';
+import { TOKEN_LIMITS } from './limits.ts';
 import { RedirectCache } from './redirect-cache.ts';
 import { parseRetryAfter } from './retry.ts';
+import type { Secret } from './secret.ts';
 import type { TokenSource } from './token.ts';
 import type { BodyPlan, Exchange, ResponseHeaders, Transport } from './transport.ts';
 
@@ -19,6 +22,8 @@ export interface SessionRequest {
   /** True for blobs: where the registry sends us is used again for a while. */
   readonly cacheRedirect?: boolean;
   readonly signal: AbortSignal;
+  /** Whether somebody waits for it; may change while it waits for its turn. */
+  readonly urgency?: Urgency | undefined;
   /** Told of an exact body as it arrives. */
   readonly onBytes?: OnBytes | undefined;
   /** Called for a 2xx or 416 answer; may throw to refuse it unread. */
@@ -42,45 +47,54 @@ export class RegistrySession {
     this.#redirects = new RedirectCache(components.clock);
   }
 
-  /** The final answer, 2xx or 416. Throws AUTH_REFUSED, REGISTRY_RESPONSE with its status, URL_REFUSED, SOURCE_FAILED. */
-  async send(request: SessionRequest): Promise<Exchange> {
+  /** The final answer, 2xx or 416; `onAnswer` is told when it begins. Throws AUTH_REFUSED, REGISTRY_RESPONSE with its status, URL_REFUSED, SOURCE_FAILED. */
+  async send(request: SessionRequest, onAnswer: () => void = () => {}): Promise<Exchange> {
     const key = `${request.registry}${request.path}`;
     const known = request.cacheRedirect === true ? this.#redirects.get(key) : undefined;
     if (known !== undefined) {
-      const exchange = await this.#exchange(known, request);
-      if (!isStale(exchange.status)) return await this.#follow(request, key, known, exchange);
+      const exchange = await this.#exchange(known, request, onAnswer);
+      if (!isStale(exchange.status)) return await this.#follow(request, key, known, exchange, onAnswer);
       this.#redirects.drop(key);
     }
     const target = this.#components.policy.registry(request.registry, request.path);
-    return await this.#follow(request, key, target, await this.#exchange(target, request));
+    const first = await this.#exchange(target, request, onAnswer);
+    return await this.#follow(request, key, target, first, onAnswer);
   }
 
-  /** Bounded: the policy counts hops, and a challenge is answered once. */
-  async #follow(request: SessionRequest, key: string, first: ApprovedUrl, answer: Answer): Promise<Exchange> {
+  /** Bounded: the policy counts hops, and each answer to a challenge uses a credential up. */
+  async #follow(
+    request: SessionRequest,
+    key: string,
+    first: ApprovedUrl,
+    answer: Answer,
+    onAnswer: () => void,
+  ): Promise<Exchange> {
     let target = first;
     let exchange = answer;
-    let challenged = false;
+    let answered = 0;
     for (;;) {
       const { status, headers } = exchange;
       if (isFinal(status)) {
         if (request.cacheRedirect === true && target.hops > 0) this.#redirects.set(key, target);
+        if (exchange.used !== undefined) this.#components.tokens.accepted(request, exchange.used);
         return exchange;
       }
       if (isRedirect(status)) {
+        if (exchange.used !== undefined) this.#components.tokens.accepted(request, exchange.used);
         if (headers.location === undefined) throw this.#refused(target, request, status, headers);
         target = this.#components.policy.redirect(target, headers.location);
-      } else if (status === 401 && target.credentials && !challenged) {
-        challenged = true;
+      } else if (status === 401 && target.credentials && answered < TOKEN_LIMITS.maxAnswers) {
+        answered += 1;
         await this.#components.tokens.answer(request, headers['www-authenticate'], exchange.used, request.signal);
       } else {
         throw this.#refused(target, request, status, headers);
       }
-      exchange = await this.#exchange(target, request);
+      exchange = await this.#exchange(target, request, onAnswer);
     }
   }
 
-  async #exchange(target: ApprovedUrl, request: SessionRequest): Promise<Answer> {
-    const used = target.credentials ? this.#components.tokens.current(request) : undefined;
+  async #exchange(target: ApprovedUrl, request: SessionRequest, onAnswer: () => void): Promise<Answer> {
+    const used = target.credentials ? await this.#components.tokens.authorization(request, request) : undefined;
     const exchange = await this.#components.transport.request(target, {
       method: request.method,
       headers: {
@@ -90,7 +104,11 @@ export class RegistrySession {
       },
       signal: request.signal,
       onBytes: request.onBytes,
-      plan: (status, headers) => (isFinal(status) ? request.plan(status, headers) : { kind: 'discard' }),
+      plan(status, headers) {
+        if (!isFinal(status)) return { kind: 'discard' };
+        onAnswer();
+        return request.plan(status, headers);
+      },
     });
     return { ...exchange, used };
   }
@@ -112,7 +130,7 @@ export class RegistrySession {
 
 /** A response, and what its request was authorized with: a refused token differs from one replaced meanwhile. */
 interface Answer extends Exchange {
-  readonly used: ReturnType<TokenSource['current']>;
+  readonly used: Secret | undefined;
 }
 
 function isFinal(status: number): boolean {

@@ -1,27 +1,31 @@
-import type { Clock } from '../../clock.ts';
 import { orAborted } from '../../core/or-aborted.ts';
-import { ShoalError } from '../../errors.ts';
-import type { ApprovedUrl, UrlPolicy } from '../url-policy.ts';
-import { type Challenge, parseChallenges } from './challenge.ts';
-import type { Credential, CredentialSource } from './credentials.ts';
+import { backoffMs } from '../../core/policy/backoff.ts';
+import { hasCode, ShoalError } from '../../errors.ts';
+import { parseChallenges } from './challenge.ts';
+import { type Candidate, type Credential, type CredentialChain, sameCredential } from './credentials.ts';
 import { TOKEN_LIMITS } from './limits.ts';
-import { parseRetryAfter, withRetries } from './retry.ts';
-import { Secret } from './secret.ts';
-import type { Exchange, ExchangeRequest, Transport } from './transport.ts';
-
-/** Which repository of which registry an authorization is for; the scope is always pull. */
-export interface AuthorizationScope {
-  readonly registry: string;
-  readonly repository: string;
-}
+import type { Secret } from './secret.ts';
+import {
+  type Authorization,
+  type AuthorizationScope,
+  directly,
+  isRefusal,
+  requestToken,
+  type TokenRequestComponents,
+} from './token-request.ts';
 
 /** Authorization headers for registries (distribution spec, token.md; RFC 6750, RFC 7617). */
 export interface TokenSource {
-  /** The header value to use now, or undefined before the registry has asked for one. */
-  current(scope: AuthorizationScope): Secret | undefined;
+  /**
+   * The header value to send now, or undefined before the registry has asked for one. A token near its end is replaced
+   * behind the back of whoever uses it, one that has ended before it is used. Throws AUTH_REFUSED while the registry's
+   * last refusal of everything we have is fresh.
+   */
+  authorization(scope: AuthorizationScope, options: { signal: AbortSignal }): Promise<Secret | undefined>;
   /**
    * Obtains a new header value after a 401. Waits for the same scope share one token request. `used` is what the
-   * refused request carried. Throws AUTH_REFUSED, or what the token server's failure was.
+   * refused request carried: one that was never accepted speaks against its credential, and the next one is tried.
+   * Throws AUTH_REFUSED when there is none left, or what the token server's failure was.
    */
   answer(
     scope: AuthorizationScope,
@@ -29,24 +33,35 @@ export interface TokenSource {
     used: Secret | undefined,
     signal: AbortSignal,
   ): Promise<void>;
+  /** The registry took a request with this header value. */
+  accepted(scope: AuthorizationScope, used: Secret): void;
+  /** There are new credentials for this repository: what was refused before says nothing any more. */
+  renewed(scope: AuthorizationScope): void;
   /** Ends token requests under way. */
   close(): void;
 }
 
-interface Held {
-  readonly header: Secret;
-  readonly expiresAtMs: number;
+/** What is known of one repository's authorization. */
+interface State {
+  held: Authorization | undefined;
+  /** What the last header value was made from. */
+  last: Candidate | undefined;
+  /** Requests were let in with `last`, and none was refused since. */
+  isProven: boolean;
+  /** The last WWW-Authenticate header. */
+  challenge: string | undefined;
+  /** Credentials refused since the last success. */
+  refused: Credential[];
+  anonymousRefused: boolean;
+  /** After everything was refused: nobody is asked before this. */
+  resting: { untilMs: number; error: ShoalError } | undefined;
+  exhaustions: number;
+  flight: Promise<void> | undefined;
 }
 
-interface TokenComponents {
-  readonly policy: UrlPolicy;
-  readonly credentials: CredentialSource;
-  readonly transport: Transport;
-  readonly clock: Clock;
-  readonly random: () => number;
+interface TokenComponents extends TokenRequestComponents {
+  readonly credentials: CredentialChain;
 }
-
-const TOKEN_PATTERN = /^[A-Za-z0-9\-._~+/]+=*$/;
 
 /** A token source; `flightTimeoutMs` bounds one token request. */
 export function createTokenSource(components: TokenComponents, init: { flightTimeoutMs?: number } = {}): TokenSource {
@@ -56,8 +71,7 @@ export function createTokenSource(components: TokenComponents, init: { flightTim
 class Tokens implements TokenSource {
   readonly #components: TokenComponents;
   readonly #flightTimeoutMs: number;
-  readonly #held = new Map<string, Held>();
-  readonly #flights = new Map<string, Promise<void>>();
+  readonly #states = new Map<string, State>();
   readonly #closing = new AbortController();
 
   constructor(components: TokenComponents, flightTimeoutMs: number) {
@@ -65,13 +79,23 @@ class Tokens implements TokenSource {
     this.#flightTimeoutMs = flightTimeoutMs;
   }
 
-  current(scope: AuthorizationScope): Secret | undefined {
-    const key = scopeKey(scope);
-    const held = this.#held.get(key);
+  async authorization(scope: AuthorizationScope, { signal }: { signal: AbortSignal }): Promise<Secret | undefined> {
+    const state = this.#states.get(scopeKey(scope));
+    if (state === undefined) return undefined;
+    const nowMs = this.#components.clock.nowMs();
+    const { held, resting } = state;
+    if (held !== undefined && nowMs < held.refreshAtMs) return held.header;
+    const isResting = resting !== undefined && nowMs < resting.untilMs;
+    if (held !== undefined && nowMs < held.expiresAtMs) {
+      if (isResting) return held.header;
+      // Somebody has to start it; nobody has to wait, and if it fails the old one is still good for a while.
+      this.#fly(scope, state).catch(() => {});
+      return held.header;
+    }
+    if (isResting) throw resting.error;
     if (held === undefined) return undefined;
-    if (this.#components.clock.nowMs() < held.expiresAtMs) return held.header;
-    this.#held.delete(key);
-    return undefined;
+    await orAborted(this.#fly(scope, state), signal);
+    return state.held?.header;
   }
 
   async answer(
@@ -80,158 +104,171 @@ class Tokens implements TokenSource {
     used: Secret | undefined,
     signal: AbortSignal,
   ): Promise<void> {
-    const current = this.current(scope);
+    const state = this.#state(scope);
+    const { held } = state;
     // Someone else got a newer one while this request was under way.
-    if (current !== undefined && current !== used) return;
-    const key = scopeKey(scope);
-    let flight = this.#flights.get(key);
-    if (flight === undefined) {
-      // Not the first caller's signal: its going away must not fail the others.
-      const own = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(this.#flightTimeoutMs)]);
-      flight = this.#obtain(scope, challenge, own)
-        .then((held) => this.#hold(key, held))
-        .finally(() => this.#flights.delete(key));
-      flight.catch(() => {});
-      this.#flights.set(key, flight);
+    if (held !== undefined && held.header !== used && this.#components.clock.nowMs() < held.expiresAtMs) return;
+    if (state.flight === undefined) {
+      state.challenge = challenge;
+      if (held !== undefined && held.header === used) this.#drop(state, held);
     }
-    await orAborted(flight, signal);
+    await orAborted(this.#fly(scope, state), signal);
+  }
+
+  accepted(scope: AuthorizationScope, used: Secret): void {
+    const state = this.#states.get(scopeKey(scope));
+    if (state === undefined || state.held?.header !== used || state.isProven) return;
+    state.isProven = true;
+    state.exhaustions = 0;
+    forgetRefusals(state);
+  }
+
+  renewed(scope: AuthorizationScope): void {
+    const state = this.#states.get(scopeKey(scope));
+    if (state === undefined) return;
+    state.resting = undefined;
+    forgetRefusals(state);
   }
 
   close(): void {
     this.#closing.abort(new ShoalError('UNAVAILABLE', 'the registry client is closed'));
   }
 
-  #hold(key: string, held: Held): void {
-    this.#held.delete(key);
-    this.#held.set(key, held);
-    const oldest = this.#held.keys().next().value;
-    if (this.#held.size > TOKEN_LIMITS.maxCached && oldest !== undefined) this.#held.delete(oldest);
+  #state(scope: AuthorizationScope): State {
+    const key = scopeKey(scope);
+    let state = this.#states.get(key);
+    if (state === undefined) {
+      state = {
+        held: undefined,
+        last: undefined,
+        isProven: false,
+        challenge: undefined,
+        refused: [],
+        anonymousRefused: false,
+        resting: undefined,
+        exhaustions: 0,
+        flight: undefined,
+      };
+    }
+    this.#states.delete(key);
+    this.#states.set(key, state);
+    const oldest = this.#states.keys().next().value;
+    if (this.#states.size > TOKEN_LIMITS.maxCached && oldest !== undefined) this.#states.delete(oldest);
+    return state;
   }
 
-  async #obtain(scope: AuthorizationScope, header: string | undefined, signal: AbortSignal): Promise<Held> {
+  /** A header value was refused. A token that had worked has ended; a password that had worked was changed. */
+  #drop(state: State, { candidate, expiresAtMs }: Authorization): void {
+    const wasGood = state.isProven && Number.isFinite(expiresAtMs);
+    state.held = undefined;
+    state.isProven = false;
+    if (wasGood) return;
+    if (candidate === undefined) state.anonymousRefused = true;
+    else state.refused.push(candidate.credential);
+  }
+
+  /** Not with the first caller's signal: its going away must not fail the others. */
+  #fly(scope: AuthorizationScope, state: State): Promise<void> {
+    if (state.flight !== undefined) return state.flight;
+    const own = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(this.#flightTimeoutMs)]);
+    const flight = this.#obtain(scope, state, own)
+      .then((held) => {
+        const { candidate } = held;
+        const isSame =
+          candidate === undefined || state.last === undefined
+            ? candidate === state.last
+            : sameCredential(candidate.credential, state.last.credential);
+        if (!isSame) state.isProven = false;
+        state.held = held;
+        state.last = candidate;
+      })
+      .finally(() => {
+        state.flight = undefined;
+      });
+    flight.catch(() => {});
+    state.flight = flight;
+    return flight;
+  }
+
+  async #obtain(scope: AuthorizationScope, state: State, signal: AbortSignal): Promise<Authorization> {
     const { registry, repository } = scope;
-    const challenges = parseChallenges(header ?? '', registry);
+    const challenges = parseChallenges(state.challenge ?? '', registry);
     const bearer = challenges.find(({ scheme, parameters }) => scheme === 'bearer' && parameters.has('realm'));
-    if (bearer !== undefined) {
-      const target = this.#components.policy.token(registry, bearer.parameters.get('realm') as string);
-      const credential = await this.#components.credentials.find(registry, repository, { signal });
-      return this.#fetchToken(scope, target, bearer, credential, signal);
-    }
-    if (!challenges.some(({ scheme }) => scheme === 'basic')) {
+    const takesBasic = challenges.some(({ scheme }) => scheme === 'basic');
+    if (bearer === undefined && !takesBasic) {
       const offered = challenges.map(({ scheme }) => scheme.slice(0, 20)).join(', ');
       throw new ShoalError(
         'AUTH_REFUSED',
         `registry ${registry} wants ${offered || 'nothing known'}, not Bearer or Basic`,
       );
     }
-    const credential = await this.#components.credentials.find(registry, repository, { signal });
-    if (credential?.kind !== 'basic') {
-      throw new ShoalError(
-        'AUTH_REFUSED',
-        `registry ${registry} wants a user name and password for ${repository}, none is configured`,
-      );
+    const realm = bearer?.parameters.get('realm');
+    const target = realm === undefined ? undefined : this.#components.policy.token(registry, realm);
+    const refused = (credential: Credential): boolean =>
+      state.refused.some((other) => sameCredential(other, credential));
+    let tried: Candidate | undefined;
+    let last: ShoalError | undefined;
+    try {
+      for await (const candidate of this.#components.credentials.candidates(registry, repository, {
+        signal,
+        refused,
+      })) {
+        tried = candidate;
+        if (refused(candidate.credential)) continue;
+        if (target === undefined || bearer === undefined) {
+          if (candidate.credential.kind === 'identity-token') continue;
+          return directly(candidate);
+        }
+        if (candidate.credential.kind === 'registry-token') return directly(candidate);
+        try {
+          return await requestToken(this.#components, scope, target, bearer, candidate, signal);
+        } catch (error) {
+          if (!isRefusal(error)) throw error;
+          last = error;
+          state.refused.push(candidate.credential);
+        }
+      }
+    } catch (error) {
+      // A source that failed, after all others were tried.
+      if (!hasCode(error, 'CONFIG_INVALID')) throw error;
+      last ??= error;
     }
-    return { header: basicHeader(credential), expiresAtMs: Number.POSITIVE_INFINITY };
+    if (target !== undefined && bearer !== undefined && !state.anonymousRefused) {
+      try {
+        return await requestToken(this.#components, scope, target, bearer, undefined, signal);
+      } catch (error) {
+        if (!isRefusal(error)) throw error;
+        last ??= error;
+      }
+    }
+    throw this.#exhausted(scope, state, tried, last);
   }
 
-  #fetchToken(
-    scope: AuthorizationScope,
-    target: ApprovedUrl,
-    challenge: Challenge,
-    credential: Credential | undefined,
-    signal: AbortSignal,
-  ): Promise<Held> {
-    const parameters = tokenParameters(scope, challenge, target);
-    return withRetries(this.#components, {}, signal, async () => {
-      const requestedAtMs = this.#components.clock.nowMs();
-      const exchange = await this.#request(scope, target, parameters, credential, signal);
-      return parseToken(exchange.body, target.url.host, requestedAtMs);
-    });
-  }
-
-  async #request(
+  /** Everything there is was refused: the next one to ask starts anew, but not at once, lest an account be locked. */
+  #exhausted(
     { registry, repository }: AuthorizationScope,
-    target: ApprovedUrl,
-    parameters: URLSearchParams,
-    credential: Credential | undefined,
-    signal: AbortSignal,
-  ): Promise<Exchange> {
-    const { policy, transport } = this.#components;
-    const plan: ExchangeRequest['plan'] = (status) =>
-      status === 200 ? { kind: 'upTo', bytes: TOKEN_LIMITS.maxResponseBytes } : { kind: 'discard' };
-    let exchange: Exchange;
-    if (credential?.kind === 'identity-token') {
-      const form = new URLSearchParams(parameters);
-      form.set('grant_type', 'refresh_token');
-      form.set('refresh_token', credential.token.reveal());
-      form.set('client_id', 'shoal');
-      const headers = { contentType: 'application/x-www-form-urlencoded' };
-      exchange = await transport.request(target, { method: 'POST', headers, body: form.toString(), signal, plan });
-    } else {
-      const url = new URL(target.url);
-      for (const [name, value] of parameters) url.searchParams.append(name, value);
-      const headers = credential === undefined ? {} : { authorization: basicHeader(credential).reveal() };
-      exchange = await transport.request(policy.token(registry, url.href), { method: 'GET', headers, signal, plan });
-    }
-    if (exchange.status === 200) return exchange;
-    const { status } = exchange;
-    const { host } = target.url;
-    if (status === 429 || status === 408 || status >= 500) {
-      const retryAfterMs = parseRetryAfter(exchange.headers['retry-after'], this.#components.clock);
-      throw new ShoalError('REGISTRY_RESPONSE', `token server ${host} answered ${status}`, {
-        status,
-        ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-      });
-    }
-    const how = credential === undefined ? 'without credentials' : 'with the configured credentials';
-    throw new ShoalError(
-      'AUTH_REFUSED',
-      `token server ${host} answered ${status} for ${registry}/${repository}, ${how}`,
-      { status },
-    );
+    state: State,
+    tried: Candidate | undefined,
+    last: ShoalError | undefined,
+  ): ShoalError {
+    const why =
+      tried === undefined
+        ? `registry ${registry} wants a user name and password for ${repository}, none is configured`
+        : `registry ${registry} answered 401 for ${repository} with the credentials of ${tried.source}`;
+    const error = last ?? new ShoalError('AUTH_REFUSED', why, { status: 401 });
+    state.exhaustions += 1;
+    state.resting = {
+      untilMs: this.#components.clock.nowMs() + backoffMs(state.exhaustions, TOKEN_LIMITS.refusedRest),
+      error,
+    };
+    forgetRefusals(state);
+    return error;
   }
 }
 
-/** Asks for pull of this repository only, whatever the challenge would have us ask for; other kinds of scope as given. */
-function tokenParameters(
-  { repository }: AuthorizationScope,
-  challenge: Challenge,
-  target: ApprovedUrl,
-): URLSearchParams {
-  const parameters = new URLSearchParams();
-  const service = challenge.parameters.get('service');
-  if (service !== undefined && !target.url.searchParams.has('service')) parameters.set('service', service);
-  const asked = challenge.parameters.get('scope') ?? '';
-  const foreign = asked !== '' && !asked.startsWith('repository:');
-  parameters.set('scope', foreign ? asked : `repository:${repository}:pull`);
-  return parameters;
-}
-
-function parseToken(body: Uint8Array, host: string, requestedAtMs: number): Held {
-  const refuse = (why: string): ShoalError => new ShoalError('AUTH_REFUSED', `token server ${host} ${why}`);
-  let answer: Record<string, unknown>;
-  try {
-    // The parser's message would quote the answer, so it is no cause.
-    answer = Object(JSON.parse(Buffer.from(body).toString('utf8')));
-  } catch {
-    throw refuse('did not answer with JSON');
-  }
-  const { token = undefined, access_token: accessToken = undefined, expires_in: expiresIn } = answer;
-  const value = typeof token === 'string' && token !== '' ? token : accessToken;
-  if (typeof value !== 'string' || value.length > TOKEN_LIMITS.maxTokenLength || !TOKEN_PATTERN.test(value)) {
-    throw refuse('did not answer with a bearer token');
-  }
-  const named = typeof expiresIn === 'number' && expiresIn > 0 ? expiresIn * 1000 : TOKEN_LIMITS.defaultLifetimeMs;
-  const lifetimeMs = Math.min(named, TOKEN_LIMITS.maxLifetimeMs);
-  return {
-    header: new Secret(`Bearer ${value}`),
-    expiresAtMs: requestedAtMs + lifetimeMs * TOKEN_LIMITS.useFraction,
-  };
-}
-
-function basicHeader(credential: Extract<Credential, { kind: 'basic' }>): Secret {
-  const pair = `${credential.username}:${credential.password.reveal()}`;
-  return new Secret(`Basic ${Buffer.from(pair, 'utf8').toString('base64')}`);
+function forgetRefusals(state: State): void {
+  state.refused = [];
+  state.anonymousRefused = false;
 }
 
 function scopeKey({ registry, repository }: AuthorizationScope): string {

@@ -5,14 +5,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
 import { hasCode } from '../../../src/errors.ts';
-import {
-  type Credential,
-  type CredentialSource,
-  chainCredentials,
-  createDockerCredentials,
-  createStaticCredentials,
-  type HelperRunner,
-} from '../../../src/source/origin/credentials.ts';
+import { createStaticCredentials } from '../../../src/source/origin/config-credentials.ts';
+import { type Credential, type CredentialSource, chainCredentials } from '../../../src/source/origin/credentials.ts';
+import { createDockerCredentials, type HelperRunner } from '../../../src/source/origin/docker-credentials.ts';
 import { soon } from './setup.ts';
 
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
@@ -31,12 +26,12 @@ async function docker(config: unknown, runHelper?: HelperRunner) {
 }
 
 async function find(source: CredentialSource, registry: string): Promise<string | undefined> {
-  const found = await source.find(registry, 'a/b', { signal: soon() });
+  const [found] = await source.find(registry, 'a/b', { signal: soon() });
   return found && shown(found);
 }
 
 function shown(credential: Credential): string {
-  if (credential.kind === 'identity-token') return `token ${credential.token.reveal()}`;
+  if (credential.kind !== 'basic') return `token ${credential.token.reveal()}`;
   return `${credential.username}:${credential.password.reveal()}`;
 }
 
@@ -150,11 +145,17 @@ test('sources are asked in order, and secrets do not print', async () => {
     'b.example': { username: 'b', password: 'y' },
   });
   const chain = chainCredentials([first, second]);
-  assert.equal(await find(chain, 'a.example'), 'u:canary');
-  assert.equal(await find(chain, 'b.example'), 'b:y');
-  assert.equal(await find(chain, 'docker.io'), 'token canary');
-  assert.equal(await find(chain, 'c.example'), undefined);
-  const secret = await chain.find('a.example', 'x', { signal: soon() });
+  const all = async (registry: string): Promise<string[]> => {
+    const found: string[] = [];
+    for await (const { credential } of chain.candidates(registry, 'x', { signal: soon() }))
+      found.push(shown(credential));
+    return found;
+  };
+  assert.deepEqual(await all('a.example'), ['u:canary', 'later:x']);
+  assert.deepEqual(await all('b.example'), ['b:y']);
+  assert.deepEqual(await all('docker.io'), ['token canary']);
+  assert.deepEqual(await all('c.example'), []);
+  const [secret] = await first.find('a.example', 'x', { signal: soon() });
   for (const text of [inspect(secret), JSON.stringify(secret), `${secret?.kind === 'basic' ? secret.password : ''}`]) {
     assert.ok(text.includes('[secret]') && !text.includes('canary'), text);
   }

@@ -283,7 +283,7 @@ test('what may pass is tried again: cuts, resets, 429 and 5xx', async () => {
 });
 
 test('tries are bounded, and the last failure is told', async () => {
-  await using fake = await setup();
+  await using fake = await setup({ init: { attempts: 4 } });
   fake.registry.inject({ truncateAt: 100 });
   await assert.rejects(fake.read(0, 4096), code('SOURCE_FAILED'));
   assert.equal(fake.registry.count(), 4);

@@ -2,7 +2,8 @@ import { randomFillSync } from 'node:crypto';
 import { systemClock } from '../../../src/clock.ts';
 import { parseReference, type Reference } from '../../../src/image/reference.ts';
 import { type Logger, silentLogger } from '../../../src/log.ts';
-import { createStaticCredentials, type StaticCredentials } from '../../../src/source/origin/credentials.ts';
+import { createStaticCredentials, type StaticCredentials } from '../../../src/source/origin/config-credentials.ts';
+import { type CredentialSource, chainCredentials } from '../../../src/source/origin/credentials.ts';
 import {
   createRegistryClient,
   type RegistryClient,
@@ -12,12 +13,18 @@ import { createUrlPolicy, type UrlPolicyInit } from '../../../src/source/url-pol
 
 /** A client for a test: short back-off, everything else as in production unless said otherwise. */
 export function testClient(
-  options: { policy?: UrlPolicyInit; credentials?: StaticCredentials; log?: Logger; init?: RegistryClientInit } = {},
+  options: {
+    policy?: UrlPolicyInit;
+    credentials?: StaticCredentials;
+    sources?: readonly CredentialSource[];
+    log?: Logger;
+    init?: RegistryClientInit;
+  } = {},
 ): RegistryClient {
   return createRegistryClient(
     {
       policy: createUrlPolicy(options.policy),
-      credentials: createStaticCredentials(options.credentials ?? {}),
+      credentials: chainCredentials(options.sources ?? [createStaticCredentials(options.credentials ?? {})]),
       log: options.log ?? silentLogger,
       clock: systemClock,
       random: () => 0.5,

@@ -5,7 +5,9 @@ import fc from 'fast-check';
 import { hasCode, ShoalError } from '../../../src/errors.ts';
 import { createLogger } from '../../../src/log.ts';
 import { parseChallenges } from '../../../src/source/origin/challenge.ts';
-import type { StaticCredentials } from '../../../src/source/origin/credentials.ts';
+import { createStaticCredentials, type StaticCredentials } from '../../../src/source/origin/config-credentials.ts';
+import { basicCredential, type CredentialSource } from '../../../src/source/origin/credentials.ts';
+import { Secret } from '../../../src/source/origin/secret.ts';
 import { type FakeAuth, FakeRegistry } from '../../fakes/registry.ts';
 import { imageAt, randomBytes, soon, testClient } from './setup.ts';
 
@@ -104,6 +106,92 @@ test('wrong credentials are refused once, and nothing tells them', async () => {
     assert.ok(fake.registry.requests.length <= 3);
     assert.ok(!fake.lines.join('').includes('canary'));
   }
+});
+
+test('the next credential is tried when one is refused, by the token server or the registry itself', async () => {
+  for (const scheme of ['bearer', 'basic'] as const) {
+    await using registry = await FakeRegistry.start({ auth: { scheme, ...LOGIN } });
+    const wrong = createStaticCredentials({ [registry.host]: { username: 'robot', password: 'canary-old' } }, 'first');
+    const right = createStaticCredentials({ [registry.host]: LOGIN }, 'second');
+    await using client = testClient({ sources: [wrong, right] });
+    const digest = registry.addBlob(randomBytes(1000));
+    const blob = await client.blob(imageAt(registry.host), { digest, size: 1000 }, { signal: soon() });
+    registry.inject({ path: /token/, delayMs: 20 });
+    await Promise.all(Array.from({ length: 100 }, () => blob.read(0, 10, { signal: soon() })));
+    if (scheme === 'bearer') assert.equal(registry.count('/token'), 2, 'one request per credential, whoever waits');
+    registry.requests.length = 0;
+    await blob.read(0, 10, { signal: soon() });
+    assert.equal(registry.requests.length, 1, 'what worked is used on');
+  }
+});
+
+test('a changed password heals what was refused, and nobody is asked all the time meanwhile', async () => {
+  for (const scheme of ['bearer', 'basic'] as const) {
+    const login = { ...LOGIN };
+    await using registry = await FakeRegistry.start({ auth: { scheme, ...LOGIN } });
+    const source: CredentialSource = {
+      name: 'file',
+      find: async () => [basicCredential(login.username, login.password)],
+    };
+    await using client = testClient({ sources: [source] });
+    const digest = registry.addBlob(randomBytes(1000));
+    const blob = await client.blob(imageAt(registry.host), { digest, size: 1000 }, { signal: soon() });
+    const read = () => blob.read(0, 10, { signal: soon() });
+    await read();
+    registry.auth = { scheme, username: 'robot', password: 'canary-changed' };
+    registry.revokeTokens();
+    await assert.rejects(read(), refused(/401/));
+    const asked = registry.requests.length;
+    await assert.rejects(read(), refused(/401/));
+    assert.equal(registry.requests.length, asked, 'the refusal is still fresh');
+    login.password = 'canary-changed';
+    client.renewed(imageAt(registry.host));
+    await Promise.all(Array.from({ length: 50 }, read));
+    registry.auth = { scheme, username: 'robot', password: 'canary-again' };
+    registry.revokeTokens();
+    await assert.rejects(read(), refused(/401/));
+    login.password = 'canary-again';
+    await new Promise((resolve) => setTimeout(resolve, 1_050));
+    await read();
+  }
+});
+
+test('a token that ends is replaced while it is still used, by one request, and nobody waits', async () => {
+  await using fake = await setup({ scheme: 'bearer', expiresInSec: 1 });
+  await fake.read();
+  await new Promise((resolve) => setTimeout(resolve, 720));
+  fake.registry.inject({ path: /token/, delayMs: 50 });
+  await Promise.all(Array.from({ length: 100 }, () => fake.read()));
+  assert.equal(fake.registry.count('/token'), 2);
+  const refusals = fake.registry.requests.filter(
+    ({ headers, path }) => path.startsWith('/v2/') && !headers.authorization,
+  );
+  assert.equal(refusals.length, 1, 'only the very first went without');
+});
+
+test('a token that has ended is replaced before it is sent', async () => {
+  await using fake = await setup({ scheme: 'bearer', expiresInSec: 3 });
+  await fake.read();
+  await new Promise((resolve) => setTimeout(resolve, 3_050));
+  fake.registry.requests.length = 0;
+  await Promise.all(Array.from({ length: 100 }, () => fake.read()));
+  assert.equal(fake.registry.count('/token'), 1);
+  assert.ok(fake.registry.requests.every(({ path, headers }) => path.startsWith('/token') || headers.authorization));
+});
+
+test('a token that somebody gave is sent as it is', async () => {
+  await using registry = await FakeRegistry.start({ auth: { scheme: 'bearer' } });
+  await using donor = testClient();
+  const digest = registry.addBlob(randomBytes(1000));
+  const where = imageAt(registry.host);
+  await (await donor.blob(where, { digest, size: 1000 }, { signal: soon() })).read(0, 10, { signal: soon() });
+  const source: CredentialSource = {
+    name: 'pulls',
+    find: async () => [{ kind: 'registry-token', token: new Secret('fake-token-1') }],
+  };
+  await using client = testClient({ sources: [source] });
+  await (await client.blob(where, { digest, size: 1000 }, { signal: soon() })).read(0, 10, { signal: soon() });
+  assert.equal(registry.count('/token'), 1);
 });
 
 test('a token server that stumbles is asked again; one that talks nonsense is not believed', async () => {
