@@ -21,12 +21,15 @@ export const HEDGE_LIMITS = {
   holderUnknownMs: 3_000,
   /** Outside is asked this much later than a second neighbour would be, ms. */
   outsideAfterMs: 100,
-  /** Second reads from outside per read that ended: keeps what hedges add to a registry's load below 3 %. */
+  /**
+   * Second reads from outside per read that ended, of all nodes together: when N nodes read the same image, what hedges
+   * add to the registry's load stays below 3 % of the image.
+   */
   outsidePerRead: 0.03,
   /** Saved up at most: a burst after a quiet time. */
   outsideBurst: 4,
   /** There from the start. */
   outsideFirst: 1,
   /** While nothing is known of the outside, it is assumed to take this long, ms. */
-  outsideUnknownMs: 500,
+  outsideUnknownMs: 1_000,
 } as const;

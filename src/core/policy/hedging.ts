@@ -21,15 +21,15 @@ export interface Hedging {
   takeOutside(bytes: number, waitedMs: number): boolean;
 }
 
-/** A hedging policy that knows nothing yet. */
-export function createHedging(): Hedging {
+/** A hedging policy that knows nothing yet. `sharers`: nodes of the swarm, this one included, which share the budget. */
+export function createHedging({ sharers }: { sharers: () => number }): Hedging {
   const windows = { neighbour: createLatencyWindow(), outside: createLatencyWindow() };
   const { quantile, outsideBurst, outsidePerRead } = HEDGE_LIMITS;
   let budget: number = HEDGE_LIMITS.outsideFirst;
   return {
     note(kind, bytes, ms) {
       windows[kind].note(bytes, ms);
-      budget = Math.min(outsideBurst, budget + outsidePerRead);
+      budget = Math.min(outsideBurst, budget + outsidePerRead / Math.max(1, sharers()));
     },
     neighbourDelayMs(bytes) {
       const usual = windows.neighbour.quantile(bytes, quantile) ?? HEDGE_LIMITS.neighbourUnknownMs;

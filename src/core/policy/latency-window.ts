@@ -10,23 +10,42 @@ export interface LatencyWindow {
 /** Upper bounds of the size classes, bytes; one more takes the rest. */
 const CLASS_BYTES = [64 * 1024, 512 * 1024] as const;
 
-/** An empty window. */
+interface SizeClass {
+  /** A ring. */
+  readonly ms: number[];
+  next: number;
+  /** As of some observations ago: asked for much more often than it changes. */
+  sorted: number[];
+  news: number;
+}
+
+function emptyClass(): SizeClass {
+  return { ms: [], next: 0, sorted: [], news: 0 };
+}
+
+/** An empty window; its quantiles lag a few observations behind. */
 export function createLatencyWindow(): LatencyWindow {
-  const classes = Array.from({ length: CLASS_BYTES.length + 1 }, () => ({ ms: [] as number[], next: 0 }));
-  const classOf = (bytes: number): { ms: number[]; next: number } => {
+  const classes = Array.from({ length: CLASS_BYTES.length + 1 }, emptyClass);
+  const classOf = (bytes: number): SizeClass => {
     const found = CLASS_BYTES.findIndex((bound) => bytes <= bound);
-    return classes[found === -1 ? CLASS_BYTES.length : found] as { ms: number[]; next: number };
+    return classes[found === -1 ? CLASS_BYTES.length : found] as SizeClass;
   };
   return {
     note(bytes, ms) {
       const held = classOf(bytes);
       held.ms[held.next] = ms;
       held.next = (held.next + 1) % HEDGE_LIMITS.window;
+      held.news += 1;
     },
     quantile(bytes, part) {
-      const { ms } = classOf(bytes);
+      const held = classOf(bytes);
+      const { ms } = held;
       if (ms.length < HEDGE_LIMITS.minSamples) return undefined;
-      const sorted = ms.toSorted((a, b) => a - b);
+      if (held.sorted.length === 0 || held.news >= HEDGE_LIMITS.minSamples) {
+        held.sorted = ms.toSorted((a, b) => a - b);
+        held.news = 0;
+      }
+      const { sorted } = held;
       return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))];
     },
   };

@@ -12,6 +12,8 @@ export type Outcome =
       readonly transferMs: number;
     }
   | { readonly kind: 'missing' }
+  /** Another source was faster than this many ms. */
+  | { readonly kind: 'slow'; readonly afterMs: number }
   | { readonly kind: 'busy'; readonly retryAfterMs: number }
   | { readonly kind: 'failed' }
   | { readonly kind: 'corrupt' };
@@ -101,9 +103,11 @@ class Scores implements NeighbourScores {
     record.active = Math.max(0, record.active - 1);
     if (outcome === undefined) return;
     const failed = outcome.kind === 'failed' || outcome.kind === 'corrupt';
-    if (outcome.kind !== 'busy') record.errorRate = average(record.errorRate, failed ? 1 : 0);
+    if (outcome.kind !== 'busy' && outcome.kind !== 'slow')
+      record.errorRate = average(record.errorRate, failed ? 1 : 0);
     if (outcome.kind === 'ok') noteOk(record, outcome);
     else if (outcome.kind === 'missing') record.missing += 1;
+    else if (outcome.kind === 'slow') record.latencyMs = average(record.latencyMs, outcome.afterMs);
     else if (outcome.kind === 'busy') {
       record.busy += 1;
       record.resumeAtMs = nowMs + Math.min(outcome.retryAfterMs, NEIGHBOUR_LIMITS.longestBusyMs);

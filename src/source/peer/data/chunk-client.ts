@@ -1,3 +1,4 @@
+import { createSecureContext, type SecureContext } from 'node:tls';
 import { buildConnector, Pool } from 'undici';
 import { type ByteBudget, createByteBudget } from '../../../core/byte-budget.ts';
 import { type Chunk, type ChunkRef, verifyChunk } from '../../../core/chunk.ts';
@@ -41,19 +42,22 @@ export function createChunkClient(components: { identity: TlsIdentity }): ChunkC
 interface Line {
   readonly fingerprint: string;
   readonly pool: Pool;
-  /** Requests that may be kept open for long: not on all connections. */
+  /** Turns for requests that are answered at once, and for those that may be kept open: as many as connections. */
+  readonly requests: ByteBudget;
   readonly waits: ByteBudget;
 }
 
 class PooledClient implements ChunkClient {
-  readonly #identity: TlsIdentity;
+  readonly #context: SecureContext;
   /** By address and port; least recently used first. */
   readonly #lines = new Map<string, Line>();
   readonly #budget: ByteBudget;
   #closed = false;
 
   constructor(identity: TlsIdentity) {
-    this.#identity = identity;
+    const { key, cert } = identity;
+    // Made once: parsing key and certificate takes longer than the handshake.
+    this.#context = createSecureContext({ key, cert, minVersion: 'TLSv1.3', ecdhCurve: 'X25519:P-256' });
     const most = DATA_LIMITS.clientInFlightBytes;
     this.#budget = createByteBudget(most, { keptForUrgent: most / 4 });
   }
@@ -71,7 +75,7 @@ class PooledClient implements ChunkClient {
     const target = chunkTarget({ digest: ref.digest, urgency, waitMs: Math.floor(waitMs) });
     const ask = (): Promise<FetchedChunk> =>
       this.#budget.use(ref.length, turn, () => this.#exchange(line.pool, neighbour, { ref, target, signal }));
-    return await (waitMs > 0 ? line.waits.use(1, turn, ask) : ask());
+    return await (waitMs > 0 ? line.waits : line.requests).use(1, turn, ask);
   }
 
   async close(): Promise<void> {
@@ -119,8 +123,9 @@ class PooledClient implements ChunkClient {
   }
 
   #open(origin: string, fingerprint: string): Line {
+    const { clientRequests, clientWaits, clientForDemand: keptForUrgent } = DATA_LIMITS;
     const pool = new Pool(origin, {
-      connections: DATA_LIMITS.clientConnections,
+      connections: clientRequests + clientWaits,
       pipelining: 1,
       keepAliveTimeout: DATA_LIMITS.clientKeepAliveMs,
       keepAliveMaxTimeout: DATA_LIMITS.clientKeepAliveMs,
@@ -128,24 +133,21 @@ class PooledClient implements ChunkClient {
       // The exchange has its own deadlines.
       headersTimeout: 0,
       bodyTimeout: 0,
-      connect: pinned(this.#identity, fingerprint),
+      connect: pinned(this.#context, fingerprint),
     });
-    const { clientWaits, clientDemandWaits } = DATA_LIMITS;
-    return { fingerprint, pool, waits: createByteBudget(clientWaits, { keptForUrgent: clientDemandWaits }) };
+    const requests = createByteBudget(clientRequests, { keptForUrgent });
+    return { fingerprint, pool, requests, waits: createByteBudget(clientWaits, { keptForUrgent }) };
   }
 }
 
 /** Connects, and hands the connection over only when the other side showed the certificate with this fingerprint. */
-function pinned(identity: TlsIdentity, fingerprint: string): buildConnector.connector {
+function pinned(context: SecureContext, fingerprint: string): buildConnector.connector {
   const connect = buildConnector({
     timeout: DATA_LIMITS.connectMs,
     allowH2: false,
     // A resumed session would be checked by its ticket; a handshake costs 1 ms on a LAN.
     maxCachedSessions: 0,
-    key: identity.key,
-    cert: identity.cert,
-    minVersion: 'TLSv1.3',
-    ecdhCurve: 'X25519:P-256',
+    secureContext: context,
     // Certificates sign themselves: the pin is the check.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,

@@ -55,18 +55,13 @@ export function createChunkServer(components: ChunkServerComponents, init: Chunk
   return new NeighbourServer(components, init);
 }
 
-interface Guest {
-  readonly neighbour: Neighbour;
-  offences: number;
-}
-
 class NeighbourServer implements ChunkServer {
   readonly #init: ChunkServerInit;
   readonly #log: Logger;
   readonly #http: Server;
   readonly #gate: TlsGate;
   readonly #uploads: Uploads;
-  readonly #guests = new WeakMap<object, Guest>();
+  readonly #guests = new WeakMap<object, Neighbour>();
   #offences = 0;
   #starting: Promise<number> | undefined;
   #stopping: Promise<void> | undefined;
@@ -134,32 +129,30 @@ class NeighbourServer implements ChunkServer {
   }
 
   #admit(socket: TLSSocket, neighbour: Neighbour): void {
-    this.#guests.set(socket, { neighbour, offences: 0 });
+    this.#guests.set(socket, neighbour);
     this.#http.emit('connection', socket);
   }
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
-    const guest = this.#guests.get(request.socket);
+    const neighbour = this.#guests.get(request.socket);
     const { headers, method, url } = request;
     const bodiless = headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0;
     const asked = method === 'GET' && bodiless && headers.upgrade === undefined ? parseChunkTarget(url) : undefined;
-    if (guest === undefined || asked === undefined) {
+    if (neighbour === undefined || asked === undefined) {
       this.#offence(request, response);
       return;
     }
     response.sendDate = false;
-    this.#uploads.serve(guest.neighbour, asked, response).catch((error) => {
-      this.#log.warn('cannot serve a chunk', { peer: guest.neighbour.id, chunk: asked.digest, error: String(error) });
+    this.#uploads.serve(neighbour, asked, response).catch((error) => {
+      this.#log.warn('cannot serve a chunk', { peer: neighbour.id, chunk: asked.digest, error: String(error) });
       response.destroy();
     });
   }
 
-  /** Nothing is learnt from it but that there is nothing. */
+  /** Nothing is learnt from it but that there is nothing, and the connection ends (B10). */
   #offence(request: IncomingMessage, response: ServerResponse): void {
     this.#offences += 1;
-    const guest = this.#guests.get(request.socket);
-    if (guest !== undefined) guest.offences += 1;
-    if (guest === undefined || guest.offences >= DATA_LIMITS.maxOffences || request.headers.expect !== undefined) {
+    if (request.headers.expect !== undefined) {
       request.socket.destroy();
       return;
     }

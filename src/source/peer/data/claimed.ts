@@ -28,13 +28,31 @@ export interface ClaimedComponents {
   readonly clock: Clock;
 }
 
+/** What became of reads that nobody in the swarm could serve at once. */
+export interface ClaimStats {
+  /** Fetched from outside by our claim. */
+  readonly granted: number;
+  /** Served by the node whose claim it was. */
+  readonly waited: number;
+  /** Fetched from outside although another node was fetching it: it took too long. */
+  readonly gaveUp: number;
+  readonly hedged: number;
+  /** Claims made again because no holder yielded the chunk. */
+  readonly again: number;
+}
+
+/** The claimed way outside. */
+export interface ClaimedStore extends ChunkStore {
+  stats(): ClaimStats;
+}
+
 /**
  * The way outside, so that N nodes that read the same cold chunk fetch it once (design §7): the chunk is claimed first.
  * Granted: it is fetched, and whoever asks meanwhile gets it from here. Else the nodes that have it or are getting it are
  * asked, and when that takes too long the read goes outside anyway. Throws what `outside` throws, and nothing else.
  */
-export function claimed(components: ClaimedComponents): ChunkStore {
-  return new ClaimedStore(components);
+export function claimed(components: ClaimedComponents): ClaimedStore {
+  return new ClaimingStore(components);
 }
 
 /** An extent that is being fetched, and for how many reads. */
@@ -53,11 +71,12 @@ interface Unit extends Claimed {
 /** How often leases are looked at, ms. */
 const RENEW_CHECK_MS = 1_000;
 
-class ClaimedStore implements ChunkStore {
+class ClaimingStore implements ClaimedStore {
   readonly #components: ClaimedComponents;
   readonly #batches: ClaimBatches;
   readonly #units = new Map<string, Unit>();
   #renewing: NodeJS.Timeout | undefined;
+  readonly #stats = { granted: 0, waited: 0, gaveUp: 0, hedged: 0, again: 0 };
 
   constructor(components: ClaimedComponents) {
     this.#components = components;
@@ -86,6 +105,10 @@ class ClaimedStore implements ChunkStore {
     }
   }
 
+  stats(): ClaimStats {
+    return { ...this.#stats };
+  }
+
   async close(): Promise<void> {
     clearInterval(this.#renewing);
     this.#batches.close();
@@ -104,9 +127,16 @@ class ClaimedStore implements ChunkStore {
       const forMs = Math.min(waitMs, leftMs());
       const chunk =
         forMs <= 0 ? undefined : await this.#fromHolders(ref, answer.holders, { options, startedMs, forMs });
-      if (chunk !== undefined) return chunk;
+      if (chunk !== undefined) {
+        this.#stats.waited += 1;
+        return chunk;
+      }
       const pauseMs = againMs[Math.min(round, againMs.length - 1)] as number;
-      if (pauseMs >= leftMs()) return await this.#outside(ref, options);
+      if (pauseMs >= leftMs()) {
+        this.#stats.gaveUp += 1;
+        return await this.#outside(ref, options);
+      }
+      this.#stats.again += 1;
       // They may have failed, or be a moment behind: ask who has it now.
       await clock.sleep(pauseMs, { signal });
       this.#claimAgain(unit, answer);
@@ -115,6 +145,7 @@ class ClaimedStore implements ChunkStore {
 
   async #fetch(unit: Unit, ref: ChunkRef, options: GetOptions): Promise<Chunk> {
     const { complete } = this.#components;
+    this.#stats.granted += 1;
     if (!unit.completing && unit.end - unit.first > 1) {
       unit.completing = true;
       complete?.(unit.blob, unit.first, Math.min(unit.end, unit.first + CLAIM_WAIT_LIMITS.maxSiblings));
@@ -142,20 +173,13 @@ class ClaimedStore implements ChunkStore {
       if (!slow || hedges > 0 || urgency === 'prefetch') return undefined;
       if (!hedging.takeOutside(ref.length, clock.nowMs() - startedMs)) return undefined;
       hedges += 1;
+      this.#stats.hedged += 1;
       return (signal) => this.#outside(ref, within(options, signal));
     };
+    const hedgeAfterMs = (): number =>
+      asked.has('demand') ? hedging.holderDelayMs(ref.length) : CLAIM_WAIT_LIMITS.lookAgainMs;
     // A node that waits for another that is gone must not wait for ever, whatever it is told meanwhile.
-    const deadline = AbortSignal.timeout(Math.ceil(forMs));
-    try {
-      return await firstAnswer({
-        signal: AbortSignal.any([options.signal, deadline]),
-        next,
-        hedgeAfterMs: () => (asked.has('demand') ? hedging.holderDelayMs(ref.length) : CLAIM_WAIT_LIMITS.lookAgainMs),
-      });
-    } catch (error) {
-      if (options.signal.aborted || !deadline.aborted) throw error;
-      return undefined;
-    }
+    return await firstAnswer({ signal: options.signal, withinMs: forMs, next, hedgeAfterMs });
   }
 
   async #outside(ref: ChunkRef, options: GetOptions): Promise<Chunk> {

@@ -8,8 +8,8 @@ export interface RaceInit<T> {
   next(hedge: boolean): Promise<Attempt<T> | undefined>;
   /** How long the attempt under way is given before a second may start beside it, ms; undefined: as long as it takes. */
   hedgeAfterMs(): number | undefined;
-  /** Told of each attempt that failed. */
-  failed?(error: unknown): void;
+  /** All attempts together, ms; then it is as if they had failed. */
+  readonly withinMs?: number;
 }
 
 /** Attempts side by side: more would only add load. */
@@ -30,6 +30,7 @@ class Race<T> {
   readonly #running = new Set<AbortController>();
   readonly #onAbort = (): void => this.#end(() => this.#reject(this.#init.signal.reason));
   #timer: NodeJS.Timeout | undefined;
+  #deadline: NodeJS.Timeout | undefined;
   #asking = false;
   #over = false;
 
@@ -40,12 +41,13 @@ class Race<T> {
   }
 
   begin(): void {
-    const { signal } = this.#init;
+    const { signal, withinMs } = this.#init;
     if (signal.aborted) {
       this.#reject(signal.reason);
       return;
     }
     signal.addEventListener('abort', this.#onAbort, { once: true });
+    if (withinMs !== undefined) this.#deadline = setTimeout(() => this.#end(() => this.#resolve(undefined)), withinMs);
     this.#ask(false);
   }
 
@@ -76,11 +78,9 @@ class Race<T> {
         this.#running.delete(controller);
         this.#end(() => this.#resolve(value));
       },
-      (error) => {
+      () => {
         this.#running.delete(controller);
-        if (this.#over) return;
-        this.#init.failed?.(error);
-        if (this.#running.size === 0) this.#ask(false);
+        if (!this.#over && this.#running.size === 0) this.#ask(false);
       },
     );
     this.#arm();
@@ -97,8 +97,10 @@ class Race<T> {
     if (this.#over) return;
     this.#over = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#deadline);
     this.#init.signal.removeEventListener('abort', this.#onAbort);
     settle();
+    if (this.#running.size === 0) return;
     const reason = new DOMException('answered by another source', 'AbortError');
     for (const controller of this.#running) controller.abort(reason);
   }

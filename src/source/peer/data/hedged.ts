@@ -20,6 +20,8 @@ export function hedged(components: {
   return {
     has: (ref) => neighbours.has(ref),
     async get(ref, options) {
+      // Nobody waits for it now; the neighbours' own deadlines are short enough for who may come.
+      if (options.urgency === 'prefetch') return await neighbours.get(ref, options);
       options.signal.throwIfAborted();
       const startedMs = clock.nowMs();
       let started = 0;
@@ -28,7 +30,7 @@ export function hedged(components: {
           started = 1;
           return (signal) => neighbours.get(ref, within(options, signal));
         }
-        if (!hedge || started > 1 || options.urgency === 'prefetch') return undefined;
+        if (!hedge || started > 1) return undefined;
         if (!hedging.takeOutside(ref.length, clock.nowMs() - startedMs)) return undefined;
         started = 2;
         return (signal) => outside.get(ref, within(options, signal));

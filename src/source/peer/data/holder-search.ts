@@ -29,10 +29,12 @@ export function createHolderSearch(
   const { directory, session, nobody, scores, clock } = components;
   const { ref, row, options } = init;
   const tried = new Set<string>();
-  const over = new AbortController();
+  let over: AbortController | undefined;
   let found: AsyncIterator<Neighbour> | undefined;
   let anyFound = false;
   let finished = false;
+  let stopped = false;
+  let deadline: NodeJS.Timeout | undefined;
 
   function byBitmap(): Neighbour | undefined {
     if (row === undefined) return undefined;
@@ -43,9 +45,10 @@ export function createHolderSearch(
   function begin(): AsyncIterator<Neighbour> | undefined {
     if (nobody.has(ref.digest, clock.nowMs()) || !session.worthFinding()) return undefined;
     const { findDemandMs, findPrefetchMs } = SESSION_LIMITS;
-    const deadline = AbortSignal.timeout(options.urgency === 'prefetch' ? findPrefetchMs : findDemandMs);
-    const signal = AbortSignal.any([options.signal, over.signal, deadline]);
-    return directory.find(ref.digest, { signal })[Symbol.asyncIterator]();
+    const ending = new AbortController();
+    over = ending;
+    deadline = setTimeout(() => ending.abort(), options.urgency === 'prefetch' ? findPrefetchMs : findDemandMs);
+    return directory.find(ref.digest, { signal: ending.signal })[Symbol.asyncIterator]();
   }
 
   async function byDirectory(): Promise<Neighbour | undefined> {
@@ -66,7 +69,7 @@ export function createHolderSearch(
       // The deadline, most likely: who answered so far was asked.
     }
     finished = true;
-    if (!over.signal.aborted && !options.signal.aborted) {
+    if (!stopped && !options.signal.aborted) {
       session.foundAny(anyFound);
       if (!anyFound) nobody.add(ref.digest, clock.nowMs());
     }
@@ -86,7 +89,10 @@ export function createHolderSearch(
       return next;
     },
     stop() {
-      over.abort();
+      stopped = true;
+      clearTimeout(deadline);
+      if (found === undefined) return;
+      if (!finished) over?.abort();
       void found?.return?.(undefined)?.catch(() => {});
     },
   };

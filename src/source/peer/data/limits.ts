@@ -17,7 +17,7 @@ export const DATA_LIMITS = {
 
   /** Connections a server keeps: 128 neighbours with a few each. About 60 KiB each. */
   connections: 512,
-  /** … of one neighbour: its pool of `clientConnections`, and as many again while old ones end. */
+  /** … of one neighbour: its `clientRequests` and `clientWaits`, and as many again while old ones end. */
   connectionsPerPeer: 64,
   /** Handshakes under way: each costs a signature and 30 KiB; more are refused unread (L6). */
   handshakes: 64,
@@ -28,26 +28,24 @@ export const DATA_LIMITS = {
   maxHeaders: 16,
   /** The path: the longest is `/chunk/sha512/<128 digits>?wait=…&prefetch`. */
   maxPathLength: 192,
-  /** A request that is not one of ours is an offence; after so many the connection is closed (B10). */
-  maxOffences: 3,
   /** Idle connections end, ms: the client's keep-alive is shorter, so that it never writes to one that is closing. */
   serverKeepAliveMs: 60_000,
   clientKeepAliveMs: 45_000,
   /** Slowest transfer a server bears with, bytes per ms: progressBytes per progressMs. */
   minBytesPerMs: 32,
 
-  /** Connections to one neighbour: enough for the slots of its server and for waits beside them. */
-  clientConnections: 24,
-  /** Waits under way at one neighbour: the rest of its connections are for chunks it has. */
-  clientWaits: 16,
-  /** … of which these are for reads that somebody waits for. */
-  clientDemandWaits: 6,
+  /** Requests under way at one neighbour for chunks it has: a LAN is full with these, and each costs a handshake. */
+  clientRequests: 4,
+  /** Requests under way at one neighbour that may be kept open: on connections of their own, as they may take seconds. */
+  clientWaits: 8,
+  /** … of either kind, these are for reads that somebody waits for. */
+  clientForDemand: 2,
   /** Neighbours with a pool of connections; the one unused for longest goes. */
   clientPools: 64,
   /** Time to connect, TLS included, ms: a LAN, and a neighbour whose processors are busy. */
-  connectMs: 2_000,
-  /** Longest wait for one of our own connections to a neighbour, ms: then it is asked too much already. */
-  turnMs: 5_000,
+  connectMs: 5_000,
+  /** Longest wait for a connection to be there, ms: the pool gives up before. */
+  turnMs: 8_000,
   /** Bytes of chunks under way from all neighbours; a quarter is for demand. */
   clientInFlightBytes: 256 * 1024 * 1024,
   /** Answers larger than this are refused whatever they say. */
@@ -65,6 +63,6 @@ export function serverMemoryBytes(): number {
 
 /** Bytes the client may hold at worst: chunks under way, and connections. */
 export function clientMemoryBytes(): number {
-  const connections = DATA_LIMITS.clientPools * DATA_LIMITS.clientConnections * 60 * 1024;
+  const connections = DATA_LIMITS.clientPools * (DATA_LIMITS.clientRequests + DATA_LIMITS.clientWaits) * 60 * 1024;
   return DATA_LIMITS.clientInFlightBytes + connections;
 }

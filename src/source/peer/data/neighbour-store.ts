@@ -98,7 +98,7 @@ class Neighbours implements NeighbourStore {
     const { search, stop, session } = this.#search(ref, options);
     let asked = 0;
     const next = async (hedge: boolean): Promise<Attempt<Chunk> | undefined> => {
-      if (asked >= NEIGHBOUR_LIMITS.maxAsked || (hedge && options.urgency === 'prefetch')) return undefined;
+      if (asked >= NEIGHBOUR_LIMITS.maxAsked) return undefined;
       const holder = await search();
       if (holder === undefined) return undefined;
       asked += 1;
@@ -106,7 +106,8 @@ class Neighbours implements NeighbourStore {
       return (signal) => this.#ask(holder, ref, { options, signal, waitMs: 0, session });
     };
     try {
-      const hedgeAfterMs = (): number => this.#components.hedging.neighbourDelayMs(ref.length);
+      const hedgeAfterMs = (): number | undefined =>
+        options.urgency === 'prefetch' ? undefined : this.#components.hedging.neighbourDelayMs(ref.length);
       const chunk = await firstAnswer({ signal: options.signal, next, hedgeAfterMs });
       if (chunk !== undefined) return chunk;
     } finally {
@@ -120,7 +121,10 @@ class Neighbours implements NeighbourStore {
     return {
       has: () => false,
       get: async (ref, options) => {
-        const left = holders.filter(({ id }) => this.#scores.usable(id, this.#components.clock.nowMs()));
+        // One that rests comes last: nobody else may have it.
+        const nowMs = this.#components.clock.nowMs();
+        const willing = holders.filter(({ id }) => !this.#scores.stats(id, nowMs).banned);
+        const left = willing.toSorted((a, b) => Number(this.#rests(a)) - Number(this.#rests(b)));
         const next = async (hedge: boolean): Promise<Attempt<Chunk> | undefined> => {
           // Others wait for the same node: asking them as well would not be faster.
           const holder = hedge ? undefined : left.shift();
@@ -147,6 +151,10 @@ class Neighbours implements NeighbourStore {
   async close(): Promise<void> {
     this.#closed = true;
     this.#sessions.clear();
+  }
+
+  #rests({ id }: Neighbour): boolean {
+    return !this.#scores.usable(id, this.#components.clock.nowMs());
   }
 
   #search(
@@ -189,6 +197,7 @@ class Neighbours implements NeighbourStore {
     const { id } = neighbour;
     const urgency = init.options.urgency ?? 'demand';
     this.#scores.started(id);
+    const startedMs = clock.nowMs();
     let outcome: Outcome | undefined;
     try {
       const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, { signal, urgency, waitMs });
@@ -201,7 +210,11 @@ class Neighbours implements NeighbourStore {
       session.add(neighbour);
       return chunk;
     } catch (error) {
-      outcome = signal.aborted ? undefined : this.#failure(neighbour, ref, error, session);
+      if (!signal.aborted) outcome = this.#failure(neighbour, ref, error, session);
+      // Aborted although the read goes on: it was too slow.
+      else if (!init.options.signal.aborted && waitMs === 0) {
+        outcome = { kind: 'slow', afterMs: clock.nowMs() - startedMs };
+      }
       throw error;
     } finally {
       this.#scores.ended(id, outcome, clock.nowMs());

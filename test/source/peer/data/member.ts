@@ -9,7 +9,7 @@ import {
   type ChunkServerInit,
   createChunkServer,
 } from '../../../../src/source/peer/data/chunk-server.ts';
-import { claimed } from '../../../../src/source/peer/data/claimed.ts';
+import { type ClaimedStore, claimed } from '../../../../src/source/peer/data/claimed.ts';
 import { hedged } from '../../../../src/source/peer/data/hedged.ts';
 import { createHeldChunks } from '../../../../src/source/peer/data/held-chunks.ts';
 import { makeTlsIdentity, type TlsIdentity } from '../../../../src/source/peer/data/identity.ts';
@@ -42,6 +42,7 @@ export interface Member extends AsyncDisposable {
   readonly client: ChunkClient;
   readonly shared: SharedChunks;
   readonly neighbours: NeighbourStore;
+  readonly claims: ClaimedStore;
   readonly counters: { readonly neighbour: SourceCounters; readonly outside: SourceCounters };
   readonly log: RecordingLogger;
   /** Makes the blob's device; nothing of it is here. */
@@ -86,7 +87,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
   const directory = createMemoryDirectory({ hub, held }, { self });
   const client = createChunkClient({ identity });
   stack.defer(() => client.close());
-  const hedging = createHedging();
+  const hedging = createHedging({ sharers: () => directory.peers().length + 1 });
   const table = (blob: Digest) => blobs.opened(blob)?.table;
   const neighbours = createNeighbourStore({ directory, client, table, hedging, clock, log });
   const outside = count(
@@ -130,6 +131,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
     client,
     shared: cascade.shared,
     neighbours,
+    claims,
     counters,
     log,
     open,
