@@ -84,6 +84,7 @@ export interface Scenario {
     readonly readahead: boolean;
     readonly replication: number;
     readonly background: boolean;
+    readonly refuseUndirected: boolean;
     readonly uploadMbitPerS: number;
     readonly requestKib: number;
     readonly registryConnections: number;

@@ -174,6 +174,12 @@ export const SCENARIO_SCHEMA: Node = object(
       readahead: { type: 'boolean', description: 'Fetch ahead of sequential reads.', default: true },
       replication: integer('Peers that keep the record of an announced chunk.', { min: 1, max: 20, default: 3 }),
       background: { type: 'boolean', description: 'Fetch the rest of the image after the start.', default: false },
+      refuse_undirected: {
+        type: 'boolean',
+        description:
+          'A busy node refuses requests that no claim directed to it, see docs/studies/flash-crowd.md; the daemon does not yet.',
+        default: false,
+      },
       upload_mbit_per_s: number('Budget for serving neighbours; 0: the whole uplink.', {
         min: 0,
         max: 1_000_000,

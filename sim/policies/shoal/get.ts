@@ -7,6 +7,12 @@ import { type Answer, askNeighbour, type Request } from './server.ts';
 import type { Session } from './session.ts';
 import type { ClaimReply } from './swarm.ts';
 
+interface Attempt {
+  readonly holder: ShoalNode;
+  readonly waitMs: number;
+  readonly startedMs: number;
+}
+
 /** Attempts side by side at neighbours: more would only add load. */
 const MOST_ATTEMPTS = 2;
 
@@ -25,7 +31,7 @@ export class ChunkGet {
   #isOver = false;
   // neighbours
   readonly #tried: ShoalNode[] = [];
-  readonly #running = new Map<Request, ShoalNode>();
+  readonly #running = new Map<Request, Attempt>();
   #isSearching = false;
   #hasLooked = false;
   #askedOutside = false;
@@ -54,7 +60,7 @@ export class ChunkGet {
       return;
     }
     this.#afterOutsideDelay();
-    this.#search(false);
+    this.#search();
   }
 
   get #isGone(): boolean {
@@ -76,10 +82,10 @@ export class ChunkGet {
 
   // ── neighbours ──
 
-  /** The next neighbour to ask; `hedge`: beside one that is slow. */
-  #search(hedge: boolean): void {
+  /** The next neighbour to ask, also beside one that is slow. */
+  #search(): void {
     if (this.#isSearching || this.#isGone) return;
-    if (this.#tried.length >= NEIGHBOUR_LIMITS.maxAsked || (hedge && this.#urgency === 'prefetch')) {
+    if (this.#tried.length >= NEIGHBOUR_LIMITS.maxAsked) {
       this.#found(undefined);
       return;
     }
@@ -148,13 +154,13 @@ export class ChunkGet {
     this.#request(holder, {
       waitMs: 0,
       failed: () => {
-        if (this.#running.size === 0) this.#search(false);
+        if (this.#running.size === 0) this.#search();
       },
     });
-    if (this.#running.size >= MOST_ATTEMPTS) return;
+    if (this.#running.size >= MOST_ATTEMPTS || this.#urgency === 'prefetch') return;
     const delayMs = this.#node.hedging.neighbourDelayMs(this.#wanted.chunk.bytes);
     this.#after(Math.max(1, delayMs), () => {
-      if (this.#running.size > 0 && this.#running.size < MOST_ATTEMPTS && !this.#isClaimed) this.#search(true);
+      if (this.#running.size > 0 && this.#running.size < MOST_ATTEMPTS && !this.#isClaimed) this.#search();
     });
   }
 
@@ -173,7 +179,7 @@ export class ChunkGet {
         else init.failed();
       },
     });
-    this.#running.set(request, holder);
+    this.#running.set(request, { holder, waitMs: init.waitMs, startedMs: node.swarm.clock.nowMs() });
   }
 
   #note(holder: ShoalNode, answer: Answer, waitMs: number): void {
@@ -232,13 +238,11 @@ export class ChunkGet {
   #askHolders(holders: ShoalNode[], untilMs: number): void {
     const { swarm, scores } = this.#node;
     const nowMs = swarm.clock.nowMs();
-    const holder = holders.shift();
+    // One that rests comes last: nobody else may have it.
+    const willing = holders.findIndex(({ id }) => scores.usable(id, nowMs));
+    const [holder] = holders.splice(Math.max(0, willing), 1);
     if (holder === undefined || nowMs >= untilMs) {
       this.#claimAgain();
-      return;
-    }
-    if (!scores.usable(holder.id, nowMs)) {
-      this.#askHolders(holders, untilMs);
       return;
     }
     this.#afterHolderDelay();
@@ -284,9 +288,12 @@ export class ChunkGet {
   #done(): void {
     this.#isOver = true;
     for (const timer of this.#timers) timer.cancel();
-    for (const [request, holder] of this.#running) {
+    const nowMs = this.#node.swarm.clock.nowMs();
+    for (const [request, { holder, waitMs, startedMs }] of this.#running) {
       request.cancel();
-      this.#node.scores.ended(holder.id, undefined, this.#node.swarm.clock.nowMs());
+      // Another source was faster.
+      const outcome = waitMs === 0 ? ({ kind: 'slow', afterMs: nowMs - startedMs } as const) : undefined;
+      this.#node.scores.ended(holder.id, outcome, nowMs);
     }
     this.#cancelOutside?.();
     if (this.#isClaimed) this.#node.claims.settle(this.#wanted, 'held');

@@ -131,7 +131,7 @@ export class ShoalNode {
   #memory() {
     return {
       scores: createNeighbourScores({ ownZone: this.zone, random: () => this.swarm.random.next() }),
-      hedging: createHedging(),
+      hedging: createHedging({ sharers: () => this.swarm.nodes.length }),
       nobody: createExpiringSet({ forMs: NEIGHBOUR_LIMITS.negativeMs, most: NEIGHBOUR_LIMITS.maxNegative }),
       server: new Server(this),
       origin: new Origin(this),

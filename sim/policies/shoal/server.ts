@@ -31,6 +31,7 @@ class Exchange implements Upload, Request {
   readonly peer: string;
   readonly bytes: number;
   readonly urgency: Urgency;
+  readonly directed: boolean;
   readonly client: ShoalNode;
   readonly server: ShoalNode;
   readonly #wanted: Wanted;
@@ -56,6 +57,7 @@ class Exchange implements Upload, Request {
     this.peer = client.id;
     this.bytes = init.wanted.chunk.bytes;
     this.urgency = init.urgency;
+    this.directed = init.waitMs > 0 || !server.swarm.scenario.shoal.refuseUndirected;
     this.#wanted = init.wanted;
     this.#waitMs = Math.min(init.waitMs, DATA_LIMITS.maxWaitMs);
     this.#over = init.over;
