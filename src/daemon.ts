@@ -12,6 +12,7 @@ import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
 import { createBlobOpener } from './lazy/blob-opener.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
+import { createFaultTrace } from './lazy/fault-trace.ts';
 import { createGivenCredentials } from './lazy/given-credentials.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
@@ -136,8 +137,14 @@ export async function runDaemon(
     stack.defer(() => (serving ? undefined : leaveAsFound({ trap, runs })));
     await takeOver(root, { trap, runs, log });
     await trap.start();
+    const trace = createFaultTrace({ clock: parts.clock, imagesOf: (blob) => images.namesOf(blob) });
     const faults = createFaultLoop(
-      { ...parts, trap, device: devices.byId, imagesOf: (id) => imagesOf(images, devices.byId(id)) },
+      {
+        ...parts,
+        trap,
+        device: (id) => trace.watch(devices.byId(id)),
+        imagesOf: (id) => imagesOf(images, devices.byId(id)),
+      },
       { deadlineMs: config.trap.faultDeadlineMs },
     );
     stack.defer(() => (serving ? stopServing({ trap, runs, faults, log }) : undefined));
@@ -195,7 +202,10 @@ export async function runDaemon(
         metrics,
         config,
         log,
-        routes: mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+        routes: [
+          ...trace.routes,
+          ...mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
+        ],
       },
       { socket: config.control.socket },
     );

@@ -8,6 +8,7 @@ export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['status', async () => (await import('./status.ts')).statusCommand],
   ['doctor', async () => (await import('./doctor.ts')).doctorCommand],
   ['sim', async () => (await import('./sim.ts')).simCommand],
+  ['trace', async () => (await import('./trace.ts')).traceCommand],
   ['config', async () => (await import('./config.ts')).configCommand],
   ['version', async () => (await import('./version.ts')).versionCommand],
 ]);
