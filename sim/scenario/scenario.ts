@@ -82,6 +82,7 @@ export interface Scenario {
   readonly shoal: {
     readonly claims: boolean;
     readonly readahead: boolean;
+    readonly hints: boolean;
     readonly replication: number;
     readonly background: boolean;
     readonly refuseUndirected: boolean;

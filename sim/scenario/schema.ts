@@ -172,6 +172,12 @@ export const SCENARIO_SCHEMA: Node = object(
     shoal: object('The daemon’s settings.', {
       claims: { type: 'boolean', description: 'Claim a chunk before it is fetched from outside.', default: true },
       readahead: { type: 'boolean', description: 'Fetch ahead of sequential reads.', default: true },
+      hints: {
+        type: 'boolean',
+        description:
+          'The image marks what its start reads (eStargz landmark), and that is fetched before it is asked for.',
+        default: false,
+      },
       replication: integer('Peers that keep the record of an announced chunk.', { min: 1, max: 20, default: 3 }),
       background: { type: 'boolean', description: 'Fetch the rest of the image after the start.', default: false },
       refuse_undirected: {

@@ -8,6 +8,8 @@ import { createSwarm } from './swarm.ts';
 
 /** Bytes a device has under way ahead of its readers, as the daemon's readahead driver has it. */
 const READAHEAD_BUDGET_BYTES = 32 * 1024 * 1024;
+/** Bytes of the marked part of an image under way, as the daemon's prefetcher has it: four steps of 8 MiB. */
+const HINTS_BUDGET_BYTES = 32 * 1024 * 1024;
 /** Chunks of the background fetch under way. */
 const BACKGROUND_PARALLEL = 8;
 
@@ -38,9 +40,31 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
     for (let lane = 0; lane < BACKGROUND_PARALLEL; lane += 1) next();
   }
 
+  /** What the image marks, in its order, so many bytes at a time. */
+  function fetchMarked(node: ShoalNode, image: SimImage): void {
+    const { life } = node.host;
+    const order = image.files.flat();
+    let at = 0;
+    let underWay = 0;
+    const more = (): void => {
+      while (node.host.life === life && at < order.length && underWay < HINTS_BUDGET_BYTES) {
+        const chunk = image.chunks[order[at] as number] as SimImage['chunks'][number];
+        at += 1;
+        if (node.has(chunk.content)) continue;
+        underWay += chunk.bytes;
+        node.need({ chunk, layer: image.layers[chunk.layer] as SimLayer }, 'prefetch', () => {
+          underWay -= chunk.bytes;
+          more();
+        });
+      }
+    };
+    more();
+  }
+
   return {
     start({ host, image, plan, ready }: Start) {
       const node = swarm.nodeOf(host);
+      if (settings.hints) fetchMarked(node, image);
       const devices = image.layers.map((layer) => new Device(node, image, layer));
       const stop = runReads(swarm.world.timeline, plan, {
         read(at, answered) {
