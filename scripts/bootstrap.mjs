@@ -28,6 +28,7 @@ const TOOLS = [
   ['setfattr', 'attr'],
   ['mkfs.xfs', 'xfsprogs'],
   ['chromium', 'chromium'],
+  ['nginx', 'nginx-light'],
 ];
 
 /** While this file exists Debian packages do not start the services they bring. */

@@ -1,6 +1,7 @@
 /**
  * The main job on real input: a Debian + Python image, a real registry, containerd and shoal. A container starts before
- * its image is downloaded; the same image through overlayfs stands beside it. Everything is cleaned up afterwards.
+ * its image is downloaded; the same image through overlayfs stands beside it. Then three hosts share one image.
+ * Everything is cleaned up afterwards.
  */
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,6 +11,8 @@ import { type LabContainerd, startContainerd } from '../test/lab/containerd.ts';
 import { prepareImages } from '../test/lab/images.ts';
 import { type LabRegistry, startRegistry } from '../test/lab/registry.ts';
 import { type LabShoal, startShoal } from '../test/lab/shoal.ts';
+import { demoMirror } from './demo-mirror.ts';
+import { demoSwarm } from './demo-swarm.ts';
 
 const CACHE = fileURLToPath(new URL('../.cache/images', import.meta.url));
 const PYTHON = [
@@ -155,6 +158,9 @@ async function main(): Promise<void> {
     } finally {
       await registry.stop();
     }
+    await demoMirror({ work, images, say });
+    await demoSwarm(images, say);
+    say('');
     const left = await leftovers(work);
     say(left.length === 0 ? 'cleaned up: no mount, process or file is left' : `left behind: ${left.join('; ')}`);
     if (left.length > 0) process.exitCode = 1;

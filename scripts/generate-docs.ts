@@ -26,7 +26,12 @@ function configurationPage(): string {
     if (node.type !== 'object') continue;
     const named = node.additionalProperties;
     const isNamed = typeof named === 'object';
-    lines.push(...section(isNamed ? `\`[${name}."host"]\`` : `\`[${name}]\``, isNamed ? named : node));
+    lines.push(
+      ...section(
+        isNamed ? `\`[${name}."${name === 'image' ? 'pattern' : 'host'}"]\`` : `\`[${name}]\``,
+        isNamed ? named : node,
+      ),
+    );
   }
   return `${lines.join('\n').trim()}\n`;
 }

@@ -35,6 +35,22 @@ const REGISTRY = {
   },
 } as const;
 
+const IMAGE = {
+  type: 'object',
+  additionalProperties: false,
+  description:
+    'What is special about images, by name as `shoal status` shows it (`docker.io/library/python:3.12`); `*` stands for any characters. The longest pattern that matches an image counts.',
+  properties: {
+    background: { type: 'boolean', description: 'As `fetch.background`, for these images.' },
+    background_bytes_per_second: {
+      type: 'integer',
+      minimum: 0,
+      maximum: 100_000_000_000,
+      description: 'As `fetch.background_bytes_per_second`, for these images together.',
+    },
+  },
+} as const;
+
 /** The schema, as JSON Schema (draft 7). */
 export const CONFIG_SCHEMA = {
   type: 'object',
@@ -159,12 +175,20 @@ export const CONFIG_SCHEMA = {
           type: 'boolean',
           default: true,
           description:
-            'Fetch before it is asked for what an image starts with: what the image itself marks (eStargz landmark), and the program of its config with the libraries it names.',
+            'Fetch what a start is likely to read before it is asked for: what the image itself marks (eStargz landmark), the program of its config with the libraries it names, and what an earlier start on this node read.',
         },
         background: {
           type: 'boolean',
           default: false,
-          description: 'Go on and fetch the rest of each mounted layer, so that it works with the registry gone.',
+          description:
+            'Go on and fetch the rest of each mounted layer, so that it works with the registry gone. Rests while a container waits for a cold read.',
+        },
+        background_bytes_per_second: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 100_000_000_000,
+          default: 0,
+          description: 'Uncompressed bytes a second that this may take, all images together; 0: no limit.',
         },
         only_configured: {
           type: 'boolean',
@@ -174,6 +198,96 @@ export const CONFIG_SCHEMA = {
         ca: {
           ...absolutePath,
           description: 'PEM file of the authorities that sign registry certificates, in place of the built-in ones.',
+        },
+      },
+    },
+    mirrors: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'Mirrors of registries, asked before the registry itself. They are listed in the same `hosts.toml` files that containerd reads.',
+      properties: {
+        enabled: { type: 'boolean', default: true, description: 'Use the mirrors that `config_path` lists.' },
+        config_path: {
+          ...absolutePath,
+          default: '/etc/containerd/certs.d',
+          description:
+            'Folder with one folder per registry (`host_port_`, `host:port`, `host`, `_default`), each with a `hosts.toml`. A change is in effect within a second.',
+        },
+        pull_tokens: {
+          type: 'boolean',
+          default: false,
+          description:
+            'Let mirrors have the registry’s token for pulls of one repository, if it ends within five minutes. A Dragonfly client shares it with its whole cluster. Off: private images are read from the registry itself.',
+        },
+        first_byte_timeout_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 30_000,
+          default: 3_000,
+          description: 'Longest time without a byte of a mirror’s answer before the next source is asked.',
+        },
+        attempt_timeout_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 60_000,
+          default: 4_000,
+          description: 'Longest time for one request (at most 4 MiB) to a mirror.',
+        },
+      },
+    },
+    dragonfly: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'What a Dragonfly client is told: mirrors whose `hosts.toml` sets an `X-Dragonfly-…` header, and `[proxy]`.',
+      properties: {
+        tag: { type: 'string', default: '', description: 'Sent as `X-Dragonfly-Tag`; empty: not sent.' },
+        application: {
+          type: 'string',
+          default: 'shoal',
+          description: 'Sent as `X-Dragonfly-Application`; empty: not sent.',
+        },
+        prefetch: {
+          type: 'boolean',
+          default: false,
+          description: 'Let Dragonfly fetch the whole layer when a part of it is read (`X-Dragonfly-Prefetch`).',
+        },
+      },
+    },
+    proxy: {
+      type: 'object',
+      additionalProperties: false,
+      description:
+        'A forward proxy, as which a Dragonfly client can be used too. Asked after the mirrors, before the registry.',
+      properties: {
+        url: {
+          type: 'string',
+          pattern: '^https?://[^/@]+$',
+          description: 'Where the proxy is: `http://127.0.0.1:4001`. Not set: no proxy.',
+        },
+        ping_url: {
+          type: 'string',
+          pattern: '^https?://',
+          description: 'Answers 2xx while the proxy is healthy; asked after it failed.',
+        },
+        fallback: {
+          type: 'boolean',
+          default: true,
+          description: 'Ask the registry itself when the proxy fails. Off: reads fail with it.',
+        },
+        check_interval_ms: {
+          type: 'integer',
+          minimum: 100,
+          maximum: 600_000,
+          default: 5_000,
+          description: 'First rest of a proxy that failed, and time to its first health check.',
+        },
+        use_http: {
+          type: 'boolean',
+          default: true,
+          description:
+            'Ask for https registries as http, so that the proxy sees what is asked (Dragonfly: a rule with `useTLS`). Off: a tunnel, which the proxy must intercept to be of use.',
         },
       },
     },
@@ -254,6 +368,92 @@ export const CONFIG_SCHEMA = {
           description: 'Files, directories and links of one layer: about 1 KB of memory each while it is read.',
         },
       },
+    },
+    swarm: {
+      type: 'object',
+      additionalProperties: false,
+      description: 'Other nodes as a source. Off until `listen` is set.',
+      properties: {
+        listen: {
+          type: 'string',
+          pattern: '^([0-9.]+|\\[[0-9a-fA-F:]+\\]):[0-9]{1,5}$',
+          description:
+            'Address and port for the peers of the swarm, `0.0.0.0:7946` say; turns the swarm on and needs `key_file`.',
+        },
+        data_port: {
+          type: 'integer',
+          minimum: 1,
+          maximum: 65_535,
+          default: 7947,
+          description: 'Port, at the same address, that gives chunks to peers over TLS.',
+        },
+        key_file: {
+          ...absolutePath,
+          description:
+            'The secret all nodes of the swarm have, readable by its owner only: `shoal swarm key generate`. Without it nobody gets a byte.',
+        },
+        bootstrap: {
+          type: 'array',
+          items: { type: 'string', minLength: 1, maxLength: 300 },
+          default: [],
+          description:
+            'Where to look for other nodes: `host:port` (all addresses of a name are tried, and looked up again) or `/ip4/…/tcp/…`.',
+        },
+        zone: {
+          type: 'string',
+          pattern: '^[ -~]{0,64}$',
+          default: '',
+          description: 'Label of the rack or zone this node is in; nodes with the same one are preferred.',
+        },
+        replication: {
+          type: 'integer',
+          minimum: 3,
+          maximum: 5,
+          default: 3,
+          description: 'How many nodes keep the record of who has a chunk.',
+        },
+        upload_bytes_per_second: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 12_500_000_000,
+          default: 0,
+          description: 'Most bytes per second that this node gives to peers, in all; 0 is without limit.',
+        },
+        connections_max: {
+          type: 'integer',
+          minimum: 40,
+          maximum: 4_000,
+          default: 256,
+          description: 'Connections to other nodes that are kept open; more nodes than that are dialled when needed.',
+        },
+        records_max: {
+          type: 'integer',
+          minimum: 10_000,
+          maximum: 10_000_000,
+          default: 1_000_000,
+          description: 'Records of who has what that this node keeps for the swarm, at most 120 bytes each.',
+        },
+        memory_bytes_max: {
+          type: 'integer',
+          minimum: 67_108_864,
+          maximum: 68_719_476_736,
+          default: 1_073_741_824,
+          description:
+            'What the limits above may add up to when every peer behaves as badly as it can; a configuration that passes it is refused.',
+        },
+        private_images: {
+          type: 'array',
+          items: { type: 'string', minLength: 1 },
+          default: [],
+          description:
+            'Images (names as `shoal status` shows them, `*` for any characters) whose layers are neither announced nor given to neighbours.',
+        },
+      },
+    },
+    image: {
+      type: 'object',
+      description: 'Sections `[image."pattern"]`, for images that are treated differently.',
+      additionalProperties: IMAGE,
     },
     registry: {
       type: 'object',

@@ -2,7 +2,8 @@ import { stringify } from 'smol-toml';
 import { CONFIG_SCHEMA, type Config, camelCase, type SchemaNode } from './config-schema.ts';
 import { quoted } from './core/toml-text.ts';
 
-export { lineOfKey, nearest, quoted } from './core/toml-text.ts';
+export { nearest, quoted } from './core/toml-text.ts';
+export { lineOfKey } from './toml-lines.ts';
 
 /** The configuration as a documented TOML file that, read back, gives the same; unset keys are commented out. */
 export function renderConfig(config: Config): string {

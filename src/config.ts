@@ -4,6 +4,9 @@ import { parse, TomlError } from 'smol-toml';
 import { CONFIG_SCHEMA, type Config, camelCase, type SchemaNode } from './config-schema.ts';
 import { lineOfKey, nearest, quoted } from './config-text.ts';
 import { ShoalError } from './errors.ts';
+import { parseBootstrap, parseListen } from './source/peer/bootstrap.ts';
+import { checkBudget } from './source/peer/limits.ts';
+import { loadSwarmKey } from './source/peer/swarm-key.ts';
 
 export type { Config } from './config-schema.ts';
 
@@ -188,10 +191,28 @@ function checkSecurity(config: Config, name: string): void {
       checkSecretFile(registry.passwordFile, `${section}.password_file`, refuse);
     }
   }
+  checkSwarm(config.swarm, name);
   checkKubeletPlugins(config, name);
   if (config.fetch.ca !== undefined && !existsSync(config.fetch.ca)) {
     throw new ShoalError('CONFIG_INVALID', `${name}: fetch.ca: ${config.fetch.ca} does not exist`);
   }
+}
+
+/** A swarm without its key would be open to everybody, a key without a swarm is a swarm that is off by mistake. */
+function checkSwarm(swarm: Config['swarm'], name: string): void {
+  const refuse = (message: string): never => {
+    throw new ShoalError('CONFIG_INVALID', `${name}: ${message}`);
+  };
+  const { listen, keyFile, bootstrap } = swarm;
+  if (listen !== undefined && keyFile === undefined) refuse('swarm.listen is set without swarm.key_file');
+  if (listen === undefined && keyFile !== undefined) refuse('swarm.key_file is set without swarm.listen');
+  if (listen === undefined && bootstrap.length > 0) refuse('swarm.bootstrap is set without swarm.listen');
+  if (listen === undefined) return;
+  parseListen(listen);
+  for (const entry of bootstrap) parseBootstrap(entry);
+  loadSwarmKey(keyFile as string);
+  const { connectionsMax, recordsMax, memoryBytesMax } = swarm;
+  checkBudget({ connections: connectionsMax, records: recordsMax, budgetBytes: memoryBytesMax });
 }
 
 function checkKubeletPlugins({ auth }: Config, name: string): void {

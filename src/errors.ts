@@ -52,6 +52,8 @@ export interface ErrorContext {
   readonly status?: number;
   /** Milliseconds after which a retry makes sense, when the other side said so. */
   readonly retryAfterMs?: number;
+  /** Whose error it is, when a mirror said so: `backend` (the registry's), `proxy`, `dfdaemon`. */
+  readonly errorType?: string;
 }
 
 /** Base of all errors shoal raises on purpose: message for people, `code` for programs. */

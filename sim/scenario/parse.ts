@@ -1,8 +1,9 @@
 import { readFileSync, statSync } from 'node:fs';
 import { Ajv, type ErrorObject } from 'ajv';
 import { parse, TomlError } from 'smol-toml';
-import { lineOfKey, nearest, quoted } from '../../src/core/toml-text.ts';
+import { nearest, quoted } from '../../src/core/toml-text.ts';
 import { ShoalError } from '../../src/errors.ts';
+import { lineOfKey } from '../../src/toml-lines.ts';
 import { checkScenario } from './check.ts';
 import type { Scenario } from './scenario.ts';
 import { type Node, SCENARIO_SCHEMA } from './schema.ts';

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createControlClient } from '../control/client.ts';
-import type { ImageStatus, StatusReport } from '../control/status.ts';
+import type { ImageStatus, SourceStatus, StatusReport } from '../control/status.ts';
 import type { Command } from './command.ts';
 import { EXIT } from './exit-code.ts';
 import { bar, humanBytes, type Io, paint, percent, printable, table } from './output.ts';
@@ -50,9 +50,11 @@ export function renderStatus(report: StatusReport, io: Io, withLayers: boolean):
     ['faults', `${faults.cold} cold, ${faults.warm} warm, ${faults.denied} denied`],
     ['bytes from', sources.length === 0 ? 'nowhere yet' : sources.join(', ')],
     ['network', `${humanBytes(report.fetchedBytes)} of compressed layers`],
+    ['background', background(report.background)],
     ...report.mounts.map(({ reference, directory }) => ['mount', printable(`${directory}  ${reference}`)]),
   ]);
-  if (images.length === 0) return `${head}\nno images\n`;
+  const sourceTable = table(sourceRows(report.sources, io), [1, 2, 3, 4, 5]);
+  if (images.length === 0) return `${head}\n${sourceTable}\nno images\n`;
   const title = ['IMAGE', 'LAYERS', 'ON NODE', 'TOTAL', ...(io.isTty ? [''] : []), 'DONE'].map((cell) =>
     paint(io, 'bold', cell),
   );
@@ -60,7 +62,20 @@ export function renderStatus(report: StatusReport, io: Io, withLayers: boolean):
   const errors = images
     .filter(({ error }) => error !== undefined)
     .map(({ reference, error }) => `${paint(io, 'red', 'error')} ${printable(`${reference}: ${error}`)}\n`);
-  return `${head}\n${table([title, ...rows], [1, 2, 3])}${errors.join('')}`;
+  return `${head}\n${sourceTable}\n${table([title, ...rows], [1, 2, 3])}${errors.join('')}`;
+}
+
+/** What each source did, under a title; none when there is none. */
+export function sourceRows(sources: Readonly<Record<string, SourceStatus>>, io: Io): string[][] {
+  const named = Object.entries(sources);
+  if (named.length === 0) return [];
+  const title = ['SOURCE', 'CHUNKS', 'BYTES', 'MISSING', 'FAILED', 'MEAN'].map((cell) => paint(io, 'bold', cell));
+  const rows = named.map(([name, { chunks, bytes, missing, errors, meanMs }]) => {
+    const failures = Object.entries(errors).map(([code, count]) => `${count} ${code}`);
+    const failed = failures.length === 0 ? '0' : paint(io, 'yellow', failures.join(', '));
+    return [name, String(chunks), humanBytes(bytes), String(missing), failed, `${meanMs} ms`];
+  });
+  return [title, ...rows];
 }
 
 function imageRow(image: ImageStatus, io: Io): string[] {
@@ -77,6 +92,11 @@ function layerRows(image: ImageStatus, io: Io): string[][] {
     if (layer.format === 'unpacked') return [name, '', '', 'with containerd'];
     return [name, '', ...amounts(layer.bytesCached, layer.bytesTotal, io)];
   });
+}
+
+function background({ state, layers, bytes }: StatusReport['background']): string {
+  const done = `${humanBytes(bytes)} fetched ahead of readers`;
+  return layers === 0 ? done : `${done}, ${layers} layers to complete (${state})`;
 }
 
 function amounts(cached: number, total: number, io: Io): string[] {

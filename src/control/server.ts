@@ -14,7 +14,7 @@ export interface ControlRoute {
   /** Default: CONTROL_LIMITS.answerTimeoutMs. */
   readonly timeoutMs?: number;
   /** Answers with a value that becomes JSON, or with text. `body` is the parsed JSON body, undefined without one. */
-  handle(request: { body: unknown; signal: AbortSignal }): unknown;
+  handle(request: { body: unknown; query: URLSearchParams; signal: AbortSignal }): unknown;
 }
 
 /** Text that is sent as it is. */
@@ -96,7 +96,7 @@ async function answer(
   const over = new AbortController();
   response.once('close', () => over.abort(new ShoalError('UNAVAILABLE', 'the caller went away')));
   try {
-    const path = (request.url ?? '').split('?')[0];
+    const [path, search] = (request.url ?? '').split('?', 2);
     const atPath = routes.filter((route) => route.path === path);
     const route = atPath.find(({ method }) => method === request.method);
     if (route === undefined) {
@@ -105,7 +105,7 @@ async function answer(
       return send(response, atPath.length > 0 ? 405 : 404, { code, message: `no ${request.method} ${path}` });
     }
     const body = await readBody(request);
-    send(response, 200, await withDeadline(route, body, over));
+    send(response, 200, await withDeadline(route, { body, query: new URLSearchParams(search) }, over));
   } catch (error) {
     const known = error instanceof ShoalError ? error : undefined;
     if (known === undefined) log.error('a control request failed', { url: request.url, error: String(error) });
@@ -116,7 +116,11 @@ async function answer(
   }
 }
 
-async function withDeadline(route: ControlRoute, body: unknown, over: AbortController): Promise<unknown> {
+async function withDeadline(
+  route: ControlRoute,
+  request: { body: unknown; query: URLSearchParams },
+  over: AbortController,
+): Promise<unknown> {
   const timeoutMs = route.timeoutMs ?? CONTROL_LIMITS.answerTimeoutMs;
   const late = new ShoalError('DEADLINE_EXCEEDED', `${route.path} took longer than ${timeoutMs} ms`);
   const timer = setTimeout(() => over.abort(late), timeoutMs);
@@ -124,7 +128,7 @@ async function withDeadline(route: ControlRoute, body: unknown, over: AbortContr
     const ended = new Promise<never>((_, reject) => {
       over.signal.addEventListener('abort', () => reject(over.signal.reason), { once: true });
     });
-    return await Promise.race([route.handle({ body, signal: over.signal }), ended]);
+    return await Promise.race([route.handle({ ...request, signal: over.signal }), ended]);
   } finally {
     clearTimeout(timer);
   }

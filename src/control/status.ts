@@ -6,10 +6,41 @@ export interface StatusReport {
   readonly faults: FaultCounts;
   /** Uncompressed bytes each source gave since the daemon started: `local`, `origin`, … */
   readonly bytesBySource: Readonly<Record<string, number>>;
+  /** What each source did since the daemon started. */
+  readonly sources: Readonly<Record<string, SourceStatus>>;
+  /** Fetching ahead of readers. */
+  readonly background: BackgroundStatus;
   /** Bytes of layers as they came over the network, compressed, since the daemon started; indexes not included. */
   readonly fetchedBytes: number;
   /** Images mounted by hand. */
   readonly mounts: readonly MountStatus[];
+}
+
+/** What one source (`local`, `neighbour`, a mirror, `origin`) did. */
+export interface SourceStatus {
+  /** Questions that were answered, in whatever way; one per chunk. */
+  readonly requests: number;
+  /** Chunks it gave, and their uncompressed bytes. */
+  readonly chunks: number;
+  readonly bytes: number;
+  /** Answers "I don't have it". */
+  readonly missing: number;
+  /** Failures by error code. */
+  readonly errors: Readonly<Record<string, number>>;
+  /** Mean time of a chunk it gave; 0 when it gave none. */
+  readonly meanMs: number;
+  /** The longest; in the totals the upper bound of its latency bucket. */
+  readonly slowestMs: number;
+}
+
+/** What is fetched ahead of readers: what a start is likely to read, and the rest of images where that is wanted. */
+export interface BackgroundStatus {
+  /** `paused`: a container waits for a cold read, or the configured rate is used up. */
+  readonly state: 'idle' | 'fetching' | 'paused';
+  /** Layers that are to be completed. */
+  readonly layers: number;
+  /** Uncompressed bytes fetched so far. */
+  readonly bytes: number;
 }
 
 /** An image at a directory, without containerd. */
@@ -49,6 +80,8 @@ export interface ImageStatus {
   /** Reads of this image's layers since the daemon started; absent where a trap does not count per device. */
   readonly faults?: FaultCounts;
   readonly bytesBySource?: Readonly<Record<string, number>>;
+  /** What each source did for its layers since the daemon started. */
+  readonly sources?: Readonly<Record<string, SourceStatus>>;
   /** The last thing that went wrong, one line; absent when nothing did. */
   readonly error?: string;
 }

@@ -14,7 +14,7 @@ export interface ByteBudget {
   ask(claim: Claim): void;
   /** Returns bytes that a claim took. */
   giveBack(bytes: number): void;
-  /** Runs `work` when there is room for its bytes; rejects with the signal's reason when that fires before. */
+  /** Runs `work` when there is room for its bytes (`urgent` may become true meanwhile); rejects with the signal's reason when that fires before. */
   use<T>(bytes: number, options: { signal: AbortSignal; urgent?: boolean }, work: () => Promise<T>): Promise<T>;
 }
 
@@ -54,10 +54,10 @@ class QueuedBudget implements ByteBudget {
 
   async use<T>(
     bytes: number,
-    { signal, urgent = true }: { signal: AbortSignal; urgent?: boolean },
+    options: { readonly signal: AbortSignal; readonly urgent?: boolean },
     work: () => Promise<T>,
   ): Promise<T> {
-    await this.#take(bytes, signal, urgent);
+    await this.#take(bytes, options);
     try {
       return await work();
     } finally {
@@ -65,7 +65,8 @@ class QueuedBudget implements ByteBudget {
     }
   }
 
-  #take(bytes: number, signal: AbortSignal, urgent: boolean): Promise<void> {
+  #take(bytes: number, options: { readonly signal: AbortSignal; readonly urgent?: boolean }): Promise<void> {
+    const { signal } = options;
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
         reject(signal.reason);
@@ -79,7 +80,12 @@ class QueuedBudget implements ByteBudget {
         resolve();
         return bytes;
       };
-      const claim: Claim = { urgent, start };
+      const claim: Claim = {
+        get urgent() {
+          return options.urgent ?? true;
+        },
+        start,
+      };
       if (signal.aborted) return reject(signal.reason);
       signal.addEventListener('abort', onAbort, { once: true });
       this.ask(claim);

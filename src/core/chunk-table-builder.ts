@@ -8,6 +8,8 @@ import { type DigestAlgorithm, digestAlgorithm, digestBytes } from './digest.ts'
 export class ChunkTableBuilder {
   readonly #compressedSize: number;
   readonly #algorithm: DigestAlgorithm;
+  /** Bytes between the start of a chunk's block and the chunk, of a packed table. */
+  readonly #skew: number[] | undefined;
   readonly #blockStart: number[] = [];
   readonly #length: number[] = [];
   readonly #extentOf: number[] = [];
@@ -15,11 +17,14 @@ export class ChunkTableBuilder {
   #digests = new Uint8Array(32 * 64);
   readonly #extents: { offset: number; length: number; codec: Codec; decodedLength: number }[] = [];
   readonly #extentRows = new Map<number, number>();
-  #endBlock = 0;
+  /** End of the last chunk, bytes; a multiple of 4096 unless packed. */
+  #end = 0;
 
-  constructor(init: { compressedSize: number; algorithm?: DigestAlgorithm }) {
+  /** `packed`: chunks may start anywhere, so that neighbours share a block; else each starts a block of its own. */
+  constructor(init: { compressedSize: number; algorithm?: DigestAlgorithm; packed?: boolean }) {
     this.#compressedSize = checkedSize(init.compressedSize, 'blob size');
     this.#algorithm = init.algorithm ?? 'sha256';
+    if (init.packed === true) this.#skew = [];
     if (!TABLE_ALGORITHMS.includes(this.#algorithm)) throw invalid(`chunk digests must not be ${this.#algorithm}`);
   }
 
@@ -38,20 +43,23 @@ export class ChunkTableBuilder {
     if (!Number.isInteger(chunk.length) || chunk.length <= 0 || chunk.length > MAX_CHUNK_BYTES) {
       throw invalid(`chunk ${index} has length ${chunk.length}, allowed are 1 to ${MAX_CHUNK_BYTES}`);
     }
-    if (chunk.deviceOffset % BLOCK_BYTES !== 0) throw invalid(`chunk ${index} is not 4096-aligned`);
-    const startBlock = chunk.deviceOffset / BLOCK_BYTES;
-    if (startBlock < this.#endBlock) throw invalid(`chunk ${index} overlaps the one before it`);
-    const endBlock = startBlock + Math.ceil(chunk.length / BLOCK_BYTES);
+    const skew = chunk.deviceOffset % BLOCK_BYTES;
+    if (skew !== 0 && this.#skew === undefined) throw invalid(`chunk ${index} is not 4096-aligned`);
+    const startBlock = (chunk.deviceOffset - skew) / BLOCK_BYTES;
+    if (chunk.deviceOffset < this.#end) throw invalid(`chunk ${index} overlaps the one before it`);
+    const end = chunk.deviceOffset + chunk.length;
+    const endBlock = Math.ceil(end / BLOCK_BYTES);
     if (endBlock >= 0xffffffff) throw invalid('device is larger than 16 TiB');
     if (digest.byteLength !== 32) throw invalid(`digest of chunk ${index} has ${digest.byteLength} bytes`);
     // Everything that can throw comes before the first push: a refused chunk leaves the builder as it was.
     checkedSize(chunk.innerOffset, `inner offset of chunk ${index}`);
     this.#extentOf.push(this.#extentFor(chunk, index));
     this.#blockStart.push(startBlock);
+    this.#skew?.push(skew);
     this.#length.push(chunk.length);
     this.#inner.push(chunk.innerOffset);
     this.#keepDigest(index, digest);
-    this.#endBlock = endBlock;
+    this.#end = this.#skew === undefined ? endBlock * BLOCK_BYTES : end;
   }
 
   /** One growing buffer: an object per digest would cost three times the digest. */
@@ -67,10 +75,11 @@ export class ChunkTableBuilder {
   /** The finished table. */
   build(): ChunkTable {
     return new ChunkTable({
-      deviceSize: this.#endBlock * BLOCK_BYTES,
+      deviceSize: Math.ceil(this.#end / BLOCK_BYTES) * BLOCK_BYTES,
       compressedSize: this.#compressedSize,
       algorithm: this.#algorithm,
       blockStart: Uint32Array.from(this.#blockStart),
+      ...(this.#skew === undefined ? {} : { skew: Uint16Array.from(this.#skew) }),
       length: Uint32Array.from(this.#length),
       extentOf: Uint32Array.from(this.#extentOf),
       inner: Uint32Array.from(this.#inner),
@@ -86,7 +95,7 @@ export class ChunkTableBuilder {
       throw invalid(`chunk ${index} has a compressed length of ${chunk.extentLength}`);
     }
     if (!(end <= this.#compressedSize)) throw invalid(`chunk ${index} passes the end of the blob`);
-    const needed = chunk.innerOffset + chunk.length;
+    const needed = Math.max(chunk.innerOffset + chunk.length, chunk.decodedLength ?? 0);
     if (needed > 2 * MAX_CHUNK_BYTES) throw invalid(`chunk ${index} lies too deep in its compressed range`);
     if (chunk.codec === 'none' && needed > chunk.extentLength) {
       throw invalid(`chunk ${index} passes the end of its uncompressed range`);

@@ -8,11 +8,15 @@ const VERSION = 1;
 const HEADER_BYTES = 48;
 const EXTENT_BYTES = 24;
 const CHUNK_BYTES = 16 + 32;
+/** Flag at byte 36 of the header: chunk rows have 4 bytes more, the chunk's distance from its block's start. */
+const FLAG_PACKED = 1;
+const SKEW_BYTES = 4;
 
 /** The table as bytes, for `blobs/<hex>/table`: little-endian, fixed-size rows. */
 export function encodeChunkTable(table: ChunkTable): Uint8Array {
-  const { extents, blockStart, length, extentOf, inner } = table.columns;
-  const bytes = new Uint8Array(HEADER_BYTES + extents.length * EXTENT_BYTES + table.count * CHUNK_BYTES);
+  const { extents, blockStart, skew, length, extentOf, inner } = table.columns;
+  const rowBytes = CHUNK_BYTES + (skew === undefined ? 0 : SKEW_BYTES);
+  const bytes = new Uint8Array(HEADER_BYTES + extents.length * EXTENT_BYTES + table.count * rowBytes);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
   view.setUint32(4, VERSION, true);
@@ -21,6 +25,7 @@ export function encodeChunkTable(table: ChunkTable): Uint8Array {
   view.setUint32(24, extents.length, true);
   view.setUint32(28, table.count, true);
   view.setUint32(32, TABLE_ALGORITHMS.indexOf(table.algorithm), true);
+  view.setUint32(36, skew === undefined ? 0 : FLAG_PACKED, true);
   let at = HEADER_BYTES;
   for (const extent of extents) {
     view.setBigUint64(at, BigInt(extent.offset), true);
@@ -29,12 +34,13 @@ export function encodeChunkTable(table: ChunkTable): Uint8Array {
     view.setUint32(at + 16, CODECS.indexOf(extent.codec), true);
     at += EXTENT_BYTES;
   }
-  for (let index = 0; index < table.count; index += 1, at += CHUNK_BYTES) {
+  for (let index = 0; index < table.count; index += 1, at += rowBytes) {
     view.setUint32(at, blockStart[index] as number, true);
     view.setUint32(at + 4, length[index] as number, true);
     view.setUint32(at + 8, extentOf[index] as number, true);
     view.setUint32(at + 12, inner[index] as number, true);
     bytes.set(table.digestBytesAt(index), at + 16);
+    if (skew !== undefined) view.setUint32(at + CHUNK_BYTES, skew[index] as number, true);
   }
   return bytes;
 }
@@ -47,15 +53,17 @@ export function decodeChunkTable(bytes: Uint8Array): ChunkTable {
   }
   const extentCount = view.getUint32(24, true);
   const count = view.getUint32(28, true);
-  if (bytes.byteLength !== HEADER_BYTES + extentCount * EXTENT_BYTES + count * CHUNK_BYTES) {
+  const packed = (view.getUint32(36, true) & FLAG_PACKED) !== 0;
+  const rowBytes = CHUNK_BYTES + (packed ? SKEW_BYTES : 0);
+  if (bytes.byteLength !== HEADER_BYTES + extentCount * EXTENT_BYTES + count * rowBytes) {
     throw new ShoalError('STATE_CORRUPT', 'chunk table is cut short');
   }
   const algorithm = TABLE_ALGORITHMS[view.getUint32(32, true)];
   if (algorithm === undefined) throw new ShoalError('STATE_CORRUPT', 'chunk table names an unknown digest algorithm');
-  const builder = new ChunkTableBuilder({ compressedSize: Number(view.getBigUint64(16, true)), algorithm });
+  const builder = new ChunkTableBuilder({ compressedSize: Number(view.getBigUint64(16, true)), algorithm, packed });
   const chunksAt = HEADER_BYTES + extentCount * EXTENT_BYTES;
   for (let index = 0; index < count; index += 1) {
-    const at = chunksAt + index * CHUNK_BYTES;
+    const at = chunksAt + index * rowBytes;
     const extent = view.getUint32(at + 8, true);
     if (extent >= extentCount) throw new ShoalError('STATE_CORRUPT', `chunk ${index} names extent ${extent}`);
     const extentAt = HEADER_BYTES + extent * EXTENT_BYTES;
@@ -63,12 +71,13 @@ export function decodeChunkTable(bytes: Uint8Array): ChunkTable {
     if (codec === undefined) throw new ShoalError('STATE_CORRUPT', `extent ${extent} names an unknown codec`);
     builder.addRaw(
       {
-        deviceOffset: view.getUint32(at, true) * BLOCK_BYTES,
+        deviceOffset: view.getUint32(at, true) * BLOCK_BYTES + (packed ? view.getUint32(at + CHUNK_BYTES, true) : 0),
         length: view.getUint32(at + 4, true),
         extentOffset: Number(view.getBigUint64(extentAt, true)),
         extentLength: view.getUint32(extentAt + 8, true),
         codec,
         innerOffset: view.getUint32(at + 12, true),
+        decodedLength: view.getUint32(extentAt + 12, true),
       },
       bytes.subarray(at + 16, at + 48),
     );

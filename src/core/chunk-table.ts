@@ -2,7 +2,7 @@ import { BLOCK_BYTES } from './block-map.ts';
 import { type Digest, type DigestAlgorithm, digestFromBytes } from './digest.ts';
 
 /** How the bytes of an extent are coded in the blob. New codecs are appended: the position is stored on disk. */
-export const CODECS = ['none', 'gzip', 'zstd'] as const;
+export const CODECS = ['none', 'gzip', 'zstd', 'lz4_block'] as const;
 
 /** A codec by name. */
 export type Codec = (typeof CODECS)[number];
@@ -21,9 +21,9 @@ export interface Extent {
 /** One chunk of a device. */
 export interface ChunkRow {
   readonly index: number;
-  /** First byte on the device, a multiple of 4096. */
+  /** First byte on the device, a multiple of 4096 unless the table is packed. */
   readonly deviceOffset: number;
-  /** Uncompressed length in bytes, 1 to MAX_CHUNK_BYTES; the last block of the chunk is padded with zeros. */
+  /** Uncompressed length in bytes, 1 to MAX_CHUNK_BYTES; what no chunk covers of a block is zeros. */
   readonly length: number;
   readonly digest: Digest;
   /** Row of the extent that yields it. */
@@ -41,6 +41,8 @@ export interface ChunkInput {
   readonly extentLength: number;
   readonly codec: Codec;
   readonly innerOffset: number;
+  /** Decoded bytes of the whole extent, for codecs that cannot stop before its end; else what the chunks need. */
+  readonly decodedLength?: number;
 }
 
 /** Algorithms of 32 bytes a table can hold; the position is stored on disk. */
@@ -53,6 +55,8 @@ export interface ChunkColumns {
   readonly algorithm: DigestAlgorithm;
   /** Device offset in blocks of 4096 bytes. */
   readonly blockStart: Uint32Array;
+  /** Bytes from there to the chunk; absent when all chunks start with a block. Neighbours may then share a block. */
+  readonly skew?: Uint16Array | undefined;
   readonly length: Uint32Array;
   readonly extentOf: Uint32Array;
   readonly inner: Uint32Array;
@@ -71,6 +75,7 @@ export class ChunkTable {
   readonly compressedSize: number;
   readonly algorithm: DigestAlgorithm;
   readonly #blockStart: Uint32Array;
+  readonly #skew: Uint16Array | undefined;
   readonly #length: Uint32Array;
 
   /** The columns are checked by `ChunkTableBuilder`; use that or `decodeChunkTable`. */
@@ -81,6 +86,7 @@ export class ChunkTable {
     this.compressedSize = columns.compressedSize;
     this.algorithm = columns.algorithm;
     this.#blockStart = columns.blockStart;
+    this.#skew = columns.skew;
     this.#length = columns.length;
   }
 
@@ -100,7 +106,7 @@ export class ChunkTable {
     if (!(index >= 0 && index < this.count)) throw new RangeError(`chunk ${index} of ${this.count}`);
     return {
       index,
-      deviceOffset: (this.#blockStart[index] as number) * BLOCK_BYTES,
+      deviceOffset: this.#startOf(index),
       length: this.#length[index] as number,
       digest: digestFromBytes(this.algorithm, this.digestBytesAt(index)),
       extent: this.columns.extentOf[index] as number,
@@ -117,10 +123,39 @@ export class ChunkTable {
     return this.columns.extents[index] as Extent;
   }
 
-  /** Blocks [first, end) that chunk `index` fills. */
+  /** True when chunks may start in the middle of a block (content-defined chunks do). */
+  get packed(): boolean {
+    return this.#skew !== undefined;
+  }
+
+  /** Blocks [first, end) that chunk `index` touches; in a packed table neighbours may touch the outer ones as well. */
   blocksOf(index: number): { first: number; end: number } {
     const first = this.#blockStart[index] as number;
-    return { first, end: first + Math.ceil((this.#length[index] as number) / BLOCK_BYTES) };
+    const bytes = (this.#skew?.[index] ?? 0) + (this.#length[index] as number);
+    return { first, end: first + Math.ceil(bytes / BLOCK_BYTES) };
+  }
+
+  /** Blocks [first, end) that hold nothing but chunk `index`; all it touches unless the table is packed. */
+  ownBlocksOf(index: number): { first: number; end: number } {
+    const { first, end } = this.blocksOf(index);
+    if (this.#skew === undefined) return { first, end };
+    const shared = (block: number, neighbour: number): boolean => {
+      if (neighbour < 0 || neighbour >= this.count) return false;
+      const { first: from, end: to } = this.blocksOf(neighbour);
+      return block >= from && block < to;
+    };
+    return {
+      first: first + (shared(first, index - 1) ? 1 : 0),
+      end: end - (shared(end - 1, index + 1) ? 1 : 0),
+    };
+  }
+
+  /** Device bytes [start, end) that are written together with chunk `index`: itself and the zeros beside it. */
+  spanOf(index: number): { start: number; end: number } {
+    const { first, end } = this.blocksOf(index);
+    const before = index > 0 && this.blocksOf(index - 1).end > first;
+    const next = index + 1 < this.count ? this.#startOf(index + 1) : Number.POSITIVE_INFINITY;
+    return { start: before ? this.#startOf(index) : first * BLOCK_BYTES, end: Math.min(end * BLOCK_BYTES, next) };
   }
 
   /** Rows [first, end) of the chunks that overlap device bytes [offset, offset + length). */
@@ -128,9 +163,13 @@ export class ChunkTable {
     if (length <= 0 || this.count === 0) return { first: 0, end: 0 };
     const firstBlock = Math.floor(offset / BLOCK_BYTES);
     const endBlock = Math.ceil((offset + length) / BLOCK_BYTES);
-    let first = this.#upperBound(firstBlock);
+    let first = this.#upperBound(firstBlock - 1);
     if (first > 0 && this.blocksOf(first - 1).end > firstBlock) first -= 1;
     return { first, end: Math.max(first, this.#upperBound(endBlock - 1)) };
+  }
+
+  #startOf(index: number): number {
+    return (this.#blockStart[index] as number) * BLOCK_BYTES + (this.#skew?.[index] ?? 0);
   }
 
   /** First row whose start block is > `block`. */

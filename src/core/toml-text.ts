@@ -1,36 +1,3 @@
-import { parse } from 'smol-toml';
-
-/** Line (from 1) on which the TOML `text` sets the key at `path`; undefined when it can't be told. */
-export function lineOfKey(text: string, path: readonly string[]): number | undefined {
-  let table: readonly string[] = [];
-  for (const [index, line] of text.split('\n').entries()) {
-    const header = /^\s*\[([^[\]]*(?:"[^"]*"[^[\]]*)*)\]\s*(?:#.*)?$/.exec(line)?.[1];
-    const key = header ?? /^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=/.exec(line)?.[1];
-    if (key === undefined) continue;
-    const parts = keyParts(key);
-    const full: readonly string[] = header === undefined ? [...table, ...parts] : parts;
-    if (header !== undefined) table = full;
-    if (full.length >= path.length && path.every((part, at) => full[at] === part)) return index + 1;
-  }
-  return undefined;
-}
-
-/** The parts of a dotted TOML key, quotes taken off; none when it is not a key. */
-function keyParts(key: string): string[] {
-  const parts: string[] = [];
-  try {
-    let node: unknown = parse(`${key} = 1`);
-    while (typeof node === 'object' && node !== null) {
-      const [part, child] = Object.entries(node)[0] as [string, unknown];
-      parts.push(part);
-      node = child;
-    }
-  } catch {
-    return [];
-  }
-  return parts;
-}
-
 /** The word of `known` that `word` was probably meant to be (at most a third of its letters differ). */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   let best: string | undefined;

@@ -1,4 +1,5 @@
 import { constants, createInflateRaw, createZstdDecompress, inflateRawSync, zstdDecompressSync } from 'node:zlib';
+import { uncompress } from 'lz4-napi';
 import type { Codec } from '../core/chunk-table.ts';
 import { ShoalError } from '../errors.ts';
 
@@ -27,7 +28,8 @@ const ZSTD_OPTIONS = {
 /**
  * The first `decodedLength` bytes (> 0) of a decoded extent; nothing past them is produced, so an extent that expands
  * without end costs no more than an honest one. gzip: one member (RFC 1952), whose checksum is not looked at because
- * the caller verifies a digest. zstd: frames with a window of at most 128 MiB. Throws CHUNK_CORRUPT when the data is
+ * the caller verifies a digest. zstd: frames with a window of at most 128 MiB.
+ * lz4_block: a bare block, which must decode to exactly `decodedLength` bytes. Throws CHUNK_CORRUPT when the data is
  * damaged or ends early, and the signal's reason when aborted. `none` returns a view of `bytes`.
  */
 export async function decodeExtent(
@@ -41,12 +43,28 @@ export async function decodeExtent(
     if (bytes.byteLength < decodedLength) throw endsEarly(bytes.byteLength, decodedLength);
     return bytes.subarray(0, decodedLength);
   }
+  if (codec === 'lz4_block') return await decodeLz4(bytes, decodedLength);
   const coded = codec === 'gzip' ? gzipPayload(bytes) : bytes;
   if (decodedLength <= INLINE_DECODED_BYTES && coded.byteLength <= INLINE_CODED_BYTES) {
     const decoded = decodeInline(codec, coded, decodedLength);
     if (decoded !== undefined) return decoded;
   }
   return decodeStream(codec, coded, decodedLength, signal);
+}
+
+/** On the thread pool; the library takes the size in front of the block, and writes nothing past it. */
+async function decodeLz4(bytes: Uint8Array, decodedLength: number): Promise<Uint8Array> {
+  const sized = Buffer.allocUnsafe(4 + bytes.byteLength);
+  sized.writeUInt32LE(decodedLength, 0);
+  sized.set(bytes, 4);
+  let decoded: Uint8Array;
+  try {
+    decoded = await uncompress(sized);
+  } catch (cause) {
+    throw damaged(cause);
+  }
+  if (decoded.byteLength < decodedLength) throw endsEarly(decoded.byteLength, decodedLength);
+  return decoded;
 }
 
 /** The deflate stream of a gzip member: raw inflate is 15 % faster than gunzip, which also computes a CRC-32. */

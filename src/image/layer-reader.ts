@@ -41,7 +41,20 @@ export interface LayerContent {
   readonly chunks: ChunkTable;
   /** Device range worth fetching before it is asked for ([0, n) bytes of the device), from the format's own hints. */
   readonly prefetchBytes?: number;
+  /** The devices the tree's extents number, where they are not just the layer's own blob: Nydus bootstraps. */
+  readonly devices?: readonly DeviceContent[];
 }
+
+/** A blob, apart from the layer's own, that a layer's files lie in. */
+export interface DeviceContent {
+  readonly digest: Digest;
+  /** Length in the registry, bytes. */
+  readonly size: number;
+  readonly chunks: ChunkTable;
+}
+
+/** Opens another blob of the image's repository, of whatever length. */
+export type OpenBlob = (digest: Digest, options: { signal: AbortSignal }) => Promise<RangedBlob>;
 
 /**
  * One image format. `probe` is cheap and false for a layer of another format; `read` fetches the index by range,
@@ -51,5 +64,9 @@ export interface LayerReader {
   /** Format name as shown to people: `estargz`. */
   readonly format: string;
   probe(layer: LayerDescriptor, blob: RangedBlob, options: { signal: AbortSignal }): Promise<boolean>;
-  read(layer: LayerDescriptor, blob: RangedBlob, options: { signal: AbortSignal }): Promise<LayerContent>;
+  read(
+    layer: LayerDescriptor,
+    blob: RangedBlob,
+    options: { signal: AbortSignal; openBlob?: OpenBlob },
+  ): Promise<LayerContent>;
 }

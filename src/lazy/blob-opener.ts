@@ -5,13 +5,17 @@ import type { BlobOpener } from './layer-opener.ts';
 /** Footers and indexes live at the end of a layer; what is read there anyway also tells how long the layer is. */
 const TAIL_BYTES = 1024 * 1024;
 
+/** How long a registry that fails is tried when a layer is opened: containerd can still unpack the layer by itself. */
+export const OPEN_RETRY_MS = 2_000;
+
 /** Opens blobs whose size only the registry knows (containerd's labels don't say it) with one request instead of two. */
 export function createBlobOpener(client: RegistryClient): BlobOpener {
   return {
     async openBlob(reference, { digest, size }, { signal }) {
-      if (size !== undefined) return await client.blob(reference, { digest, size }, { signal });
-      const tail = await client.blobTail(reference, digest, TAIL_BYTES, { signal });
-      const blob = await client.blob(reference, { digest, size: tail.size }, { signal });
+      const options = { signal, retryBudgetMs: OPEN_RETRY_MS };
+      if (size !== undefined) return await client.blob(reference, { digest, size }, options);
+      const tail = await client.blobTail(reference, digest, TAIL_BYTES, options);
+      const blob = await client.blob(reference, { digest, size: tail.size }, options);
       return withTail(blob, tail);
     },
   };

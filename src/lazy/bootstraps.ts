@@ -1,13 +1,12 @@
 import { access, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BLOCK_BYTES } from '../core/block-map.ts';
-import type { Digest } from '../core/digest.ts';
 import { mergeLayers } from '../erofs/merge.ts';
 import { writeErofsFile } from '../erofs/writer.ts';
-import { ShoalError } from '../errors.ts';
 import type { LayerTree } from '../image/layer-tree.ts';
 import { decodeTree } from '../image/tree-codec.ts';
 import type { BlobStore } from '../store/blob-store.ts';
+import { type RunDevices, storedBlob } from './run-devices.ts';
 
 /** The EROFS images of runs, `<name>.erofs` in one folder. */
 export interface Bootstraps {
@@ -17,7 +16,7 @@ export interface Bootstraps {
    * and what merging and writing throw.
    */
   make(
-    run: { readonly name: string; readonly layers: readonly Digest[]; readonly bottom: boolean },
+    run: { readonly name: string; readonly parts: RunDevices; readonly bottom: boolean },
     options: { reuse: boolean },
   ): Promise<{ readonly path: string; readonly tree?: LayerTree }>;
   remove(name: string): Promise<void>;
@@ -29,20 +28,22 @@ const DEADLINE_MS = 120_000;
 export function createBootstraps({ blobs }: { blobs: BlobStore }, { directory }: { directory: string }): Bootstraps {
   const pathOf = (name: string): string => join(directory, `${name}.erofs`);
 
-  async function deviceSlot(blob: Digest): Promise<{ tag: string; blocks: number }> {
-    const device = await blobs.open(blob);
-    if (device === undefined) throw new ShoalError('UNAVAILABLE', `layer ${blob} is not in the store`, { layer: blob });
-    return { tag: device.name, blocks: device.size / BLOCK_BYTES };
-  }
-
   return {
     async make(run, { reuse }) {
       const path = pathOf(run.name);
       if (reuse && (await exists(path))) return { path };
       await mkdir(directory, { recursive: true, mode: 0o700 });
-      const devices = await Promise.all(run.layers.map(deviceSlot));
+      const devices = await Promise.all(
+        run.parts.devices.map(async (blob) => {
+          const { name, size } = await storedBlob(blobs, blob);
+          return { tag: name, blocks: size / BLOCK_BYTES };
+        }),
+      );
       const layers = await Promise.all(
-        run.layers.map(async (blob, index) => ({ tree: decodeTree(await blobs.readTree(blob)), devices: [index] })),
+        run.parts.layers.map(async (layer) => ({
+          tree: decodeTree(await blobs.readTree(layer.blob)),
+          devices: layer.devices,
+        })),
       );
       const tree = mergeLayers(layers, { bottom: run.bottom });
       await writeErofsFile(tree, { devices }, path, { signal: AbortSignal.timeout(DEADLINE_MS) });

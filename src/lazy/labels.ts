@@ -11,6 +11,8 @@ export interface LayerRequest {
   readonly layer: LayerDescriptor;
   /** Present when the CRI sent it: lets the manifest be fetched by digest. */
   readonly manifestDigest?: Digest;
+  /** The image's top layer, when the CRI sent a list that was not too long for a label. */
+  readonly topLayer?: Digest;
   /** User name and password for the repository, when the client sent them. */
   readonly credential?: Credential;
 }
@@ -18,6 +20,8 @@ export interface LayerRequest {
 /** Label names of containerd's CRI plugin (pkg/snapshotters/annotations.go) and of stargz' `rpull` (fs/source). */
 const IMAGE_REF = ['containerd.io/snapshot/cri.image-ref', 'containerd.io/snapshot/remote/stargz.reference'];
 const LAYER_DIGEST = ['containerd.io/snapshot/cri.layer-digest', 'containerd.io/snapshot/remote/stargz.digest'];
+/** This layer and those above it, with commas between. */
+const IMAGE_LAYERS = ['containerd.io/snapshot/cri.image-layers', 'containerd.io/snapshot/remote/stargz.layers'];
 const MANIFEST_DIGEST = ['containerd.io/snapshot/cri.manifest-digest'];
 /** As nydus-snapshotter names them (pkg/label). */
 const USERNAME = ['containerd.io/snapshot/pullusername'];
@@ -32,7 +36,6 @@ export function layerRequestFrom(labels: ReadonlyMap<string, string>): LayerRequ
   const reference = firstOf(labels, IMAGE_REF);
   const digest = firstOf(labels, LAYER_DIGEST);
   if (reference === undefined || digest === undefined) return undefined;
-  const manifest = firstOf(labels, MANIFEST_DIGEST);
   const annotations: Record<string, string> = {};
   for (const [key, value] of labels) {
     if (key.startsWith(INHERITED_PREFIX) && key !== SECRET_LABEL) annotations[key] = value;
@@ -42,14 +45,16 @@ export function layerRequestFrom(labels: ReadonlyMap<string, string>): LayerRequ
   return {
     reference: parseReference(reference),
     layer: { digest: parseDigest(digest), annotations },
-    ...(manifest === undefined ? {} : optionalDigest(manifest)),
+    ...optional('manifestDigest', firstOf(labels, MANIFEST_DIGEST)),
+    ...optional('topLayer', firstOf(labels, IMAGE_LAYERS)?.split(',').at(-1)),
     ...(username === undefined || password === undefined ? {} : { credential: basicCredential(username, password) }),
   };
 }
 
-function optionalDigest(text: string): { manifestDigest?: Digest } {
+function optional<K extends string>(key: K, text: string | undefined): { [key in K]?: Digest } {
+  if (text === undefined) return {};
   try {
-    return { manifestDigest: parseDigest(text) };
+    return { [key]: parseDigest(text) } as { [key in K]: Digest };
   } catch (error) {
     if (hasCode(error, 'INVALID_DIGEST')) return {};
     throw error;

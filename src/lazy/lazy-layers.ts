@@ -1,15 +1,18 @@
 import type { Digest } from '../core/digest.ts';
 import { hasCode, ShoalError, withContext } from '../errors.ts';
 import type { LayerDescriptor } from '../image/layer-reader.ts';
+import { isNydusBlob, isNydusBootstrap, NYDUS } from '../image/readers/rafs/nydus-labels.ts';
 import { formatReference } from '../image/reference.ts';
 import type { Logger } from '../log.ts';
 import type { LayerOffer, LazyLayers } from '../snapshot/lazy-layers.ts';
+import type { AskedRegistries } from '../source/asked-registries.ts';
 import type { RememberedCredentials } from '../source/origin/remembered-credentials.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { ImageRecords } from './images.ts';
 import { type LayerRequest, layerRequestFrom } from './labels.ts';
 import type { LayerOpener } from './layer-opener.ts';
 import type { ManifestLookup } from './manifests.ts';
+import { withDevices } from './run-devices.ts';
 import type { LazyRuns } from './runs.ts';
 import type { StartHints } from './start-hints.ts';
 
@@ -25,12 +28,14 @@ export function createLazyLayers(components: {
   runs: LazyRuns;
   blobs: BlobStore;
   images: ImageRecords;
-  hints?: Pick<StartHints, 'learn'>;
   /** Where credentials that come with a layer are kept. */
   given?: RememberedCredentials;
+  /** Told of the registries whose images containerd wants. */
+  asked?: AskedRegistries;
+  hints?: Pick<StartHints, 'learn'>;
   log: Logger;
 }): LazyLayers {
-  const { opener, manifests, runs, blobs, images, hints, given, log } = components;
+  const { opener, manifests, runs, blobs, images, given, asked, hints, log } = components;
   /** Registries that did not answer, and until when (performance.now) they are not asked. */
   const dead = new Map<string, number>();
 
@@ -48,19 +53,45 @@ export function createLazyLayers(components: {
       .manifest(request.reference, request.manifestDigest, { signal })
       .then((manifest) => {
         hints?.learn(request.reference, manifest);
-        return Promise.all(manifest.layers.map((layer) => opener.open(request.reference, layer, { signal })));
+        // the data of a Nydus image is opened with its bootstrap
+        const layers = manifest.layers.filter((layer) => !isNydusBlob(layer));
+        return Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal })));
       })
       .catch((error) => log.debug('opening ahead failed', { error: withContext(error, {}).describe() }));
   }
 
   /** The descriptor with its annotations, from the labels or else from the manifest. */
   async function describe(request: LayerRequest, signal: AbortSignal): Promise<LayerDescriptor> {
-    if (Object.keys(request.layer.annotations).some((key) => key.startsWith('containerd.io/snapshot/stargz/'))) {
+    const { annotations } = request.layer;
+    if (Object.keys(annotations).some((key) => /^containerd\.io\/snapshot\/(stargz\/|nydus-)/.test(key))) {
       return request.layer;
     }
     if (request.manifestDigest === undefined) return request.layer;
     const { layers } = await manifests.manifest(request.reference, request.manifestDigest, { signal });
     return layers.find(({ digest }) => digest === request.layer.digest) ?? request.layer;
+  }
+
+  /** The layer with the tree of a Nydus image, by the manifest or, without one, as the CRI lists the layers. */
+  async function bootstrapOf(request: LayerRequest, signal: AbortSignal): Promise<LayerDescriptor> {
+    if (request.manifestDigest !== undefined) {
+      const { layers } = await manifests.manifest(request.reference, request.manifestDigest, { signal });
+      const found = layers.findLast(isNydusBootstrap);
+      if (found !== undefined) return found;
+    } else if (request.topLayer !== undefined && request.topLayer !== request.layer.digest) {
+      return { digest: request.topLayer, annotations: { [NYDUS.bootstrap]: 'true' } };
+    }
+    throw new ShoalError('UNSUPPORTED_LAYER', 'it is a Nydus blob, and the image has no bootstrap layer');
+  }
+
+  /**
+   * A data blob of a Nydus image, which containerd could not unpack: accepted when the bootstrap, the image's last layer,
+   * can be read. It is a layer without files.
+   */
+  async function openNydusBlob(request: LayerRequest, signal: AbortSignal): Promise<void> {
+    const { info } = await opener.open(request.reference, await bootstrapOf(request, signal), { signal });
+    if (info.devices === undefined) throw new ShoalError('UNSUPPORTED_LAYER', 'the image has no Nydus bootstrap');
+    const { digest } = request.layer;
+    if ((await blobs.open(digest)) === undefined) await opener.keepUnused(request.reference, digest);
   }
 
   async function open(
@@ -72,6 +103,7 @@ export function createLazyLayers(components: {
     const { digest } = request.layer;
     const { registry } = request.reference;
     const reference = formatReference(request.reference);
+    asked?.admit(registry);
     if (request.credential !== undefined) {
       given?.remember(registry, request.reference.repository, request.credential);
     }
@@ -82,6 +114,7 @@ export function createLazyLayers(components: {
       }
       if (!isHere) openSiblings(request);
       const layer = isHere ? request.layer : await describe(request, signal);
+      if (isNydusBlob(layer)) await openNydusBlob(request, signal);
       const { info } = await opener.open(request.reference, layer, { signal });
       // containerd copies those directories' attributes from the unpacked layer; a mount above it cannot
       if (info.impliesDirs === true && !allLazyBelow) {
@@ -123,7 +156,7 @@ export function createLazyLayers(components: {
     releaseRun: (id) => runs.release(`s${id}`),
     async collect(inUse) {
       const mounted = runs.blobsInUse();
-      const keep = new Set([...inUse, ...mounted]);
+      const keep = await withDevices(blobs, [...inUse, ...mounted]);
       for (const blob of await blobs.list()) if (!keep.has(blob)) await blobs.remove(blob);
       await images.retain(keep);
     },

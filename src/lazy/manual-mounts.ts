@@ -3,6 +3,7 @@ import type { Digest } from '../core/digest.ts';
 import { oneAtATime } from '../core/turns.ts';
 import { ShoalError, withContext } from '../errors.ts';
 import type { ManifestLayer } from '../image/manifest.ts';
+import { isNydusBlob } from '../image/readers/rafs/nydus-labels.ts';
 import { formatReference, parseReference, type Reference } from '../image/reference.ts';
 import { closeRaw } from '../kernel/libc.ts';
 import { attachMount, cloneMount, MOUNT_ATTR, unmount as unmountPath } from '../kernel/mount-api.ts';
@@ -87,11 +88,14 @@ export function createManualMounts(components: {
 
   async function mountImage(reference: Reference, signal: AbortSignal) {
     const image = await resolver.resolve(reference, { signal });
-    const layers = image.layers.map(({ digest }) => digest);
+    // the data blobs of a Nydus image are devices of its bootstrap
+    const files = image.layers.filter((layer) => !isNydusBlob(layer));
+    const layers = files.map(({ digest }) => digest);
     const unpin = runs.pin(layers);
     try {
-      await Promise.all(image.layers.map((layer) => opener.open(reference, layer, { signal })));
-      for (const digest of layers) images.note(formatReference(reference), image.digest, { digest, lazy: true });
+      await Promise.all(files.map((layer) => opener.open(reference, layer, { signal })));
+      for (const { digest } of image.layers)
+        images.note(formatReference(reference), image.digest, { digest, lazy: true });
       const run = await nextName();
       const path = await runs.mount({ name: run, layers, bottom: true }, { signal });
       return { run, path, layers, manifestDigest: image.digest };

@@ -1,13 +1,18 @@
 import type { Digest } from '../core/digest.ts';
 import { ShoalError } from '../errors.ts';
 import type { RangedBlob } from '../image/layer-reader.ts';
+import type { AskedRegistries } from '../source/asked-registries.ts';
 import type { OriginBlobs } from '../source/origin/origin-store.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 
 /** The origin's view of the blob store: tables, and each blob by range from whichever repository has it. */
-export function createOriginBlobs(components: { blobs: BlobStore; registry: RegistryClient }): OriginBlobs {
-  const { blobs, registry } = components;
+export function createOriginBlobs(components: {
+  blobs: BlobStore;
+  registry: RegistryClient;
+  asked?: AskedRegistries;
+}): OriginBlobs {
+  const { blobs, registry, asked } = components;
 
   /** Tries the repositories the blob is known from, newest first; the last error is the one that counts. */
   function ranged(blob: Digest): RangedBlob | undefined {
@@ -20,6 +25,8 @@ export function createOriginBlobs(components: { blobs: BlobStore; registry: Regi
         const { signal } = options;
         let last: unknown = new ShoalError('CHUNK_MISSING', `no registry is known for ${blob}`, { layer: blob });
         for (const source of device.info.sources.toReversed()) {
+          // Recorded when somebody asked for it, maybe before this daemon was started.
+          asked?.admit(source.registry);
           try {
             const remote = await registry.blob(source, { digest: blob, size: device.info.size }, { signal });
             return await remote.read(offset, length, options);

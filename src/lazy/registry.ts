@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { Config } from '../config.ts';
 import { ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import type { AskedRegistries } from '../source/asked-registries.ts';
 import { createStaticCredentials } from '../source/origin/config-credentials.ts';
 import { type CredentialSource, chainCredentials } from '../source/origin/credentials.ts';
 import { createDockerCredentials } from '../source/origin/docker-credentials.ts';
@@ -10,18 +11,18 @@ import { readKubeletProviders } from '../source/origin/kubelet-config.ts';
 import { createKubeletPlugins } from '../source/origin/kubelet-plugins.ts';
 import { createKubernetesSecrets } from '../source/origin/kubernetes-secrets.ts';
 import { createRegistryClient, type RegistryClient } from '../source/origin/registry-client.ts';
-import { createUrlPolicy, type RegistryRules } from '../source/url-policy.ts';
+import { createUrlPolicy, type RegistryRules, type UrlPolicy } from '../source/url-policy.ts';
 
 /**
- * The registry client a configuration asks for; `given` are credentials that come before all configured ones. Throws
- * CONFIG_INVALID when a file it names cannot be read.
+ * The registry client a configuration asks for; `given` are credentials that come before all configured ones, `asked`
+ * the registries that may be asked besides the configured ones (not given: all). Throws CONFIG_INVALID when a file it names cannot be read.
  */
 export function createConfiguredRegistry(
   config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
-  components: { log: Logger; clock: Clock; given?: readonly CredentialSource[] },
+  components: { log: Logger; clock: Clock; given?: readonly CredentialSource[]; asked?: AskedRegistries },
 ): RegistryClient {
   const { fetch } = config;
-  const policy = createUrlPolicy({ registries: rules(config.registry), onlyConfigured: fetch.onlyConfigured });
+  const policy = createConfiguredPolicy(config, components.asked);
   const credentials = chainCredentials(credentialSources(config, components.clock, components.given ?? []), components);
   return createRegistryClient(
     { ...components, policy, credentials },
@@ -35,6 +36,15 @@ export function createConfiguredRegistry(
       ...(fetch.ca === undefined ? {} : { ca: readNamedFile(fetch.ca, 'fetch.ca') }),
     },
   );
+}
+
+/** The URL policy a configuration asks for; `asked` as above. */
+export function createConfiguredPolicy(config: Pick<Config, 'fetch' | 'registry'>, asked?: AskedRegistries): UrlPolicy {
+  return createUrlPolicy({
+    registries: rules(config.registry),
+    onlyConfigured: config.fetch.onlyConfigured,
+    ...(asked === undefined ? {} : { isAsked: (registry) => asked.has(registry) }),
+  });
 }
 
 function rules(registries: Config['registry']): Record<string, RegistryRules> {

@@ -6,6 +6,8 @@ import type { TextDb } from './text-db.ts';
 export interface RunRecord {
   readonly name: string;
   readonly layers: readonly Digest[];
+  /** The devices it is mounted on, where they are not the layers. */
+  readonly devices?: readonly Digest[];
   readonly bottom: boolean;
   /** The mount's superblock in /sys/fs/erofs: tells whether its file system still lives. Null until it is mounted. */
   readonly sysfsName: string | null;
@@ -55,6 +57,7 @@ function parseRecord(name: string, text: string): RunRecord | undefined {
   try {
     const value = JSON.parse(text) as {
       layers: unknown[];
+      devices?: unknown[];
       bottom: unknown;
       sysfsName: unknown;
       released: unknown;
@@ -65,6 +68,7 @@ function parseRecord(name: string, text: string): RunRecord | undefined {
     return {
       name,
       layers: value.layers.map(parseDigest),
+      ...(value.devices === undefined ? {} : { devices: value.devices.map(parseDigest) }),
       bottom: value.bottom === true,
       ...(value.released === true ? { released: true } : {}),
       direct: value.direct === true,

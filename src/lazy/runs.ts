@@ -10,6 +10,7 @@ import { isMounted } from '../mount/table.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { createBootstraps } from './bootstraps.ts';
 import type { AttachedDevices } from './devices.ts';
+import { devicesOfRun } from './run-devices.ts';
 import type { RunRecord, RunRecords } from './run-records.ts';
 import type { StartHints } from './start-hints.ts';
 
@@ -85,13 +86,16 @@ export function createLazyRuns(
 
   async function make(run: Run): Promise<string> {
     const startedMs = performance.now();
-    const { path: image, tree } = await bootstraps.make(run, { reuse: (await records.get(run.name)) !== undefined });
+    const parts = await devicesOfRun(blobs, run.layers);
+    const reuse = (await records.get(run.name)) !== undefined;
+    const { path: image, tree } = await bootstraps.make({ ...run, parts }, { reuse });
+    const mountedOn = isSame(parts.devices, run.layers) ? {} : { devices: parts.devices };
     const paths: string[] = [];
     const held: Digest[] = [];
-    await records.put({ ...run, sysfsName: null, direct: false });
+    await records.put({ ...run, ...mountedOn, sysfsName: null, direct: false });
     let direct = true;
     try {
-      for (const blob of run.layers) {
+      for (const blob of parts.devices) {
         const { path, complete } = await devices.hold(blob);
         paths.push(path);
         held.push(blob);
@@ -107,10 +111,10 @@ export function createLazyRuns(
         backing: init.backing,
         directIo: direct,
       });
-      const record = { ...run, sysfsName: mounted.sysfsName ?? null, direct };
+      const record = { ...run, ...mountedOn, sysfsName: mounted.sysfsName ?? null, direct };
       live.set(run.name, { record, mounted });
       await records.put(record);
-      if (tree !== undefined && !direct) hints?.mounted(run.layers, tree);
+      if (tree !== undefined && !direct) hints?.mounted(run.layers, tree, parts.devices);
       const tookMs = Math.round(performance.now() - startedMs);
       log.info('mounted', { run: run.name, layers: run.layers.length, direct, tookMs });
       return target;
@@ -134,8 +138,10 @@ export function createLazyRuns(
   }
 
   /** Every layer has become complete since the mount: the next container is better off with a direct one. */
-  function canBeDirect({ name, direct, layers }: RunRecord): boolean {
-    return !direct && !name.startsWith('m') && layers.every((blob) => devices.isComplete(blob));
+  function canBeDirect(record: RunRecord): boolean {
+    return (
+      !record.direct && !record.name.startsWith('m') && devicesOf(record).every((blob) => devices.isComplete(blob))
+    );
   }
 
   async function unmount(run: LiveRun): Promise<{ busy: boolean; held: boolean }> {
@@ -154,7 +160,7 @@ export function createLazyRuns(
 
   /** The file system is gone: nothing must be adopted by its name any more. */
   async function letGo(run: LiveRun): Promise<void> {
-    for (const blob of run.record.layers) await devices.release(blob);
+    for (const blob of devicesOf(run.record)) await devices.release(blob);
     const { name } = run.record;
     if (live.has(name)) return;
     const record = await records.get(name);
@@ -173,7 +179,7 @@ export function createLazyRuns(
     }
     const held: Digest[] = [];
     try {
-      for (const blob of record.layers) {
+      for (const blob of devicesOf(record)) {
         await devices.hold(blob);
         held.push(blob);
       }
@@ -240,7 +246,10 @@ export function createLazyRuns(
     release,
 
     blobsInUse() {
-      const read = [...live.values(), ...superseded.values(), ...lingering].flatMap((run) => run.record.layers);
+      const read = [...live.values(), ...superseded.values(), ...lingering].flatMap(({ record }) => [
+        ...record.layers,
+        ...devicesOf(record),
+      ]);
       return new Set([...read, ...[...pinned].flat()]);
     },
 
@@ -278,7 +287,8 @@ export function createLazyRuns(
     },
 
     mountsOf(blob) {
-      return [...live.values()].filter(({ record }) => record.layers.includes(blob)).length;
+      const uses = ({ record }: LiveRun): boolean => record.layers.includes(blob) || devicesOf(record).includes(blob);
+      return [...live.values()].filter(uses).length;
     },
 
     async unmountAll() {
@@ -304,6 +314,14 @@ export function createLazyRuns(
       return [...lingering].filter((run) => run.mounted.inUse()).map((run) => run.record.name);
     },
   };
+}
+
+function devicesOf({ layers, devices = layers }: RunRecord): readonly Digest[] {
+  return devices;
+}
+
+function isSame(a: readonly Digest[], b: readonly Digest[]): boolean {
+  return a.length === b.length && a.every((blob, index) => blob === b[index]);
 }
 
 function isByHand({ record }: LiveRun): boolean {

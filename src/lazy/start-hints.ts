@@ -18,8 +18,8 @@ import type { BlobStore } from '../store/blob-store.ts';
 export interface StartHints {
   /** The image is being pulled. */
   learn(reference: Reference, manifest: Pick<ImageManifest, 'config' | 'layers'>): void;
-  /** These layers were merged into `tree`, whose device numbers are places in the list, and mounted. */
-  mounted(layers: readonly Digest[], tree: LayerTree): void;
+  /** These layers were merged into `tree`, whose device numbers are places in `on` (else the same list), and mounted. */
+  mounted(layers: readonly Digest[], tree: LayerTree, on?: readonly Digest[]): void;
   /** Stops what is under way. Idempotent. */
   stop(): Promise<void>;
 }
@@ -67,12 +67,12 @@ export function createStartHints(components: {
         commands.delete(oldest);
       }
     },
-    mounted(layers, tree) {
+    mounted(layers, tree, on = layers) {
       const command = commands.get(layers.at(-1) as Digest);
       if (command === undefined || stopping.signal.aborted) return;
       for (const layer of layers) if (commands.get(layer) === command) commands.delete(layer);
       run('fetching a program ahead', async (signal) => {
-        const devices = await Promise.all(layers.map((layer) => blobs.open(layer)));
+        const devices = await Promise.all(on.map((blob) => blobs.open(blob)));
         await new StartFetch(tree, devices, await command, signal).run();
       });
     },

@@ -1,11 +1,14 @@
 import type { ImageStatus, LayerStatus, StatusReport, StatusSource } from '../control/status.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { SourceCounters } from '../store/count.ts';
+import type { FetchLedger } from '../store/ledger.ts';
 import type { KernelTrap } from '../trap/trap.ts';
 import { VERSION } from '../version.ts';
 import type { ImageRecord, ImageRecords, LayerOutcome } from './images.ts';
 import type { ManualMounts } from './manual-mounts.ts';
+import type { Prefetcher } from './prefetch.ts';
 import type { LazyRuns } from './runs.ts';
+import { sourcesOf, totalStatus } from './source-status.ts';
 
 interface StatusComponents {
   readonly blobs: BlobStore;
@@ -14,6 +17,8 @@ interface StatusComponents {
   readonly mounts: ManualMounts;
   readonly trap: KernelTrap;
   readonly sources: readonly SourceCounters[];
+  readonly ledger: Pick<FetchLedger, 'tallies'>;
+  readonly prefetcher: Pick<Prefetcher, 'stats'>;
   fetchedBytes(): number;
 }
 
@@ -36,6 +41,8 @@ export function createStatusSource(components: StatusComponents, init: { root: s
         images: await Promise.all(images.list().map((image) => imageStatus(components, image))),
         faults: { cold, warm, denied },
         bytesBySource: Object.fromEntries(sources.map(({ name, bytes }) => [name, bytes])),
+        sources: Object.fromEntries(sources.map((each) => [each.name, totalStatus(each)])),
+        background: components.prefetcher.stats(),
         fetchedBytes: components.fetchedBytes(),
         mounts: (await mounts.list()).map(({ reference, directory, manifestDigest }) => ({
           reference,
@@ -61,6 +68,7 @@ async function imageStatus(components: StatusComponents, image: ImageRecord): Pr
     ...(image.manifestDigest === undefined ? {} : { manifestDigest: image.manifestDigest }),
     layers,
     bytesBySource,
+    sources: sourcesOf(components.ledger, image),
     ...(reason === undefined ? {} : { error: reason }),
   };
 }

@@ -48,14 +48,18 @@ const forbidden = list(FORBIDDEN_V4, FORBIDDEN_V6);
 const privates = list(PRIVATE_V4, PRIVATE_V6);
 const loopback = list([['127.0.0.0', 8]], [['::1', 128]]);
 
-/** Classifies a literal address, IPv4 within IPv6 (mapped, NAT64, 6to4, compatible) by the IPv4 one; not an address: `forbidden`. */
+/**
+ * Classifies a literal address, IPv4 within IPv6 (mapped, NAT64, 6to4, compatible, ISATAP) by the IPv4 one or its own
+ * class, whichever reaches less; not an address: `forbidden`.
+ */
 export function classifyAddress(address: string): AddressClass {
   const family = isIP(address);
   if (family === 4) return classify(address, 'ipv4');
   if (family !== 6 || address.includes('%')) return 'forbidden';
   const inner = embeddedV4(address);
-  if (inner !== undefined) return classify(inner, 'ipv4');
-  return classify(address, 'ipv6');
+  const own = classify(address, 'ipv6');
+  if (inner === undefined || own !== 'public') return own;
+  return classify(inner, 'ipv4');
 }
 
 function classify(address: string, family: 'ipv4' | 'ipv6'): AddressClass {
@@ -75,6 +79,8 @@ function embeddedV4(address: string): string | undefined {
   if (zeros && e === 0 && f === 0 && (g !== 0 || h > 1)) return dotted(g, h);
   if (a === 0x64 && b === 0xff9b && c === 0 && d === 0 && e === 0 && f === 0) return dotted(g, h);
   if (a === 0x2002) return dotted(b, c);
+  // ISATAP (RFC 5214), below any prefix.
+  if ((e === 0 || e === 0x200) && f === 0x5efe) return dotted(g, h);
   return undefined;
 }
 

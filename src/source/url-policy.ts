@@ -58,8 +58,10 @@ export interface UrlPolicy {
 /** Tuning of the policy. */
 export interface UrlPolicyInit {
   readonly registries?: Readonly<Record<string, RegistryRules>>;
-  /** Refuse registries that are not listed in `registries`. Default false: those that images name are asked. */
+  /** Refuse registries that are not listed in `registries`. Default false: those that were asked for will do. */
   readonly onlyConfigured?: boolean;
+  /** Tells the registries of images that were asked for. Default: whoever makes the policy vouches for all. */
+  readonly isAsked?: (registry: string) => boolean;
   /** Sent as User-Agent. */
   readonly userAgent?: string;
   /** Name resolution; default: the system's. */
@@ -81,6 +83,7 @@ export function createUrlPolicy(init: UrlPolicyInit = {}): UrlPolicy {
 class Policy implements UrlPolicy {
   readonly #registries: ReadonlyMap<string, RegistryRules>;
   readonly #onlyConfigured: boolean;
+  readonly #isAsked: (registry: string) => boolean;
   readonly #userAgent: string;
   readonly #lookup: LookupFunction;
 
@@ -89,17 +92,13 @@ class Policy implements UrlPolicy {
       Object.entries(init.registries ?? {}).map(([host, rules]) => [host.toLowerCase(), rules]),
     );
     this.#onlyConfigured = init.onlyConfigured ?? false;
+    this.#isAsked = init.isAsked ?? (() => true);
     this.#userAgent = init.userAgent ?? 'shoal';
     this.#lookup = init.lookup ?? (systemLookup as LookupFunction);
   }
 
   registry(registry: string, path: string): ApprovedUrl {
-    if (this.#onlyConfigured && !this.#registries.has(registry)) {
-      throw new ShoalError(
-        'URL_REFUSED',
-        `registry ${registry} is not configured, and only configured ones may be asked`,
-      );
-    }
+    this.#checkAllowed(registry);
     const base = this.#origin(registry);
     const url = parseUrl(`${base}${path}`);
     if (url.origin !== base || !url.pathname.startsWith('/v2/')) {
@@ -187,6 +186,16 @@ class Policy implements UrlPolicy {
     };
   }
 
+  #checkAllowed(registry: string): void {
+    if (this.#registries.has(registry)) return;
+    if (this.#onlyConfigured) {
+      const why = `registry ${registry} is not configured, and only configured ones may be asked`;
+      throw new ShoalError('URL_REFUSED', why);
+    }
+    if (this.#isAsked(registry)) return;
+    throw new ShoalError('URL_REFUSED', `no image of registry ${registry} was asked for`);
+  }
+
   /** `https://host[:port]` where the registry's API is. */
   #origin(registry: string): string {
     const host = API_HOSTS[registry] ?? registry;
@@ -240,8 +249,9 @@ function refusedAddress(host: string, address: string): ShoalError {
 }
 
 function isLoopbackHost(hostname: string): boolean {
-  if (hostname === 'localhost' || hostname.endsWith('.localhost')) return true;
-  const bare = hostname.replace(/^\[|\]$/g, '');
+  const name = hostname.replace(/\.$/, '');
+  if (name === 'localhost' || name.endsWith('.localhost')) return true;
+  const bare = name.replace(/^\[|\]$/g, '');
   return isIP(bare) !== 0 && classifyAddress(bare) === 'loopback';
 }
 
@@ -266,6 +276,25 @@ function parseUrl(text: string, base?: URL): URL {
 
 function authRefused(registry: string, why: string, cause?: unknown): ShoalError {
   return new ShoalError('AUTH_REFUSED', `registry ${registry} ${why}`, { cause });
+}
+
+/**
+ * A URL of a mirror that the operator configured: it may be at any address but a forbidden one, and never gets the
+ * registry's credentials. `from`: the mirror redirects there; to another host only over https and to a public address.
+ */
+export function approveMirror(registry: string, text: string, from?: ApprovedUrl): ApprovedUrl {
+  const url = parseUrl(text, from?.url);
+  const hops = from === undefined ? 0 : from.hops + 1;
+  if (hops > MAX_REDIRECTS) {
+    throw new ShoalError('URL_REFUSED', `the mirror of ${registry} redirects more than ${MAX_REDIRECTS} times`);
+  }
+  const own = from === undefined || url.origin === from.url.origin;
+  if (!own && url.protocol !== 'https:') {
+    throw new ShoalError('URL_REFUSED', `the mirror of ${registry} redirects to http://${url.host}`);
+  }
+  const reach = own ? (from?.reach ?? 'public+private+loopback') : 'public';
+  checkLiteral(url, reach);
+  return approve({ url, registry, reach, credentials: false, hops });
 }
 
 function approve(fields: Omit<ApprovedUrl, typeof approvedBrand>): ApprovedUrl {

@@ -3,6 +3,7 @@ import type { Chunk, ChunkRef } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Urgency } from './chunk-store.ts';
+import type { RowRun } from './demand-order.ts';
 
 /** Where a blob may be fetched from: a repository of a registry. */
 export interface BlobSource {
@@ -21,6 +22,11 @@ export interface BlobInfo {
   readonly prefetchBytes?: number;
   /** The layer has directories that none of its entries names: what lies below decides their attributes. */
   readonly impliesDirs?: true;
+  /**
+   * The blobs that the tree's device numbers mean, where that is not just this one: a Nydus bootstrap lies on the image's
+   * data blobs, and those, as layers of their own, hold no files and lie on nothing.
+   */
+  readonly devices?: readonly Digest[];
 }
 
 /** Counters of one device since it was opened. */
@@ -46,6 +52,8 @@ export interface BlobDevice {
   readonly presence: BlockMap;
   readonly table: ChunkTable;
   readonly info: BlobInfo;
+  /** Rows that an earlier start of this layer needed, first to last; empty when none was recorded. */
+  readonly startOrder: readonly RowRun[];
   /** Every block is present and known to be on disk. */
   readonly complete: boolean;
   /** Calls back once, when `complete` becomes true, or soon when it is already. Returns how to stop that. */

@@ -10,15 +10,16 @@ import type { Digest } from '../core/digest.ts';
 import { hasCode, ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice, BlobInfo } from './blob-device.ts';
+import { createDemandOrder, type DemandOrder, decodeOrder, type RowRun } from './demand-order.ts';
 import { closeFd, fdatasync, ftruncate, writeFully } from './file-io.ts';
 import { loadMapFile, newMapFile } from './map-file.ts';
-import { encodeSealed, readSealed, storeIo, writeSynced } from './sealed-file.ts';
+import { encodeSealed, readSealed, storeIo, writeSealed, writeSynced } from './sealed-file.ts';
 import { type BlobDeviceComponents, createBlobDevice } from './sparse-device.ts';
 
 /** Files of a blob's directory. */
-export const FILES = { data: 'data', map: 'map', table: 'table', tree: 'tree', info: 'info' } as const;
+export const FILES = { data: 'data', map: 'map', table: 'table', tree: 'tree', info: 'info', order: 'order' } as const;
 /** Kinds of its sealed files. */
-export const KINDS = { table: 'table', tree: 'tree', info: 'info' } as const;
+export const KINDS = { table: 'table', tree: 'tree', info: 'info', order: 'order' } as const;
 
 /** A blob whose files are open. */
 export interface OpenBlob {
@@ -73,7 +74,7 @@ export function encodeInfo(info: BlobInfo): Uint8Array {
  * blob is discarded. A map that cannot be believed, or a data file of another length, costs the data only.
  */
 export async function loadBlob(
-  components: Omit<BlobDeviceComponents, 'presence' | 'mapFile'> & {
+  components: Omit<BlobDeviceComponents, 'presence' | 'mapFile' | 'order'> & {
     log: Logger;
     clock: Clock;
     discard: () => Promise<void>;
@@ -83,6 +84,7 @@ export async function loadBlob(
   const described = await readDescription(components, init);
   if (described === undefined) return undefined;
   const { table } = described;
+  const order = await loadOrder(components.log, init, table);
   const dataFd = openDataFile(init);
   let mapFd: number | undefined;
   let opened: BlobDevice | undefined;
@@ -91,7 +93,7 @@ export async function loadBlob(
     const { presence, mapFile } = await loadPresence(components.log, init, table, { dataFd, mapFd });
     const state = { info: described.info };
     const device = createBlobDevice(
-      { ...components, presence, mapFile },
+      { ...components, presence, mapFile, order },
       { ...init, path: join(init.path, FILES.data), table, dataFd, mapFd, info: () => state.info },
     );
     opened = device;
@@ -130,6 +132,24 @@ async function readDescription(
     await components.discard();
     return undefined;
   }
+}
+
+/** The order of an earlier start; one that cannot be believed is recorded anew. */
+async function loadOrder(
+  log: Logger,
+  { blob, path }: { blob: Digest; path: string },
+  table: ChunkTable,
+): Promise<DemandOrder> {
+  const file = join(path, FILES.order);
+  let recorded: RowRun[] | undefined;
+  try {
+    const payload = await readSealed(file, KINDS.order);
+    if (payload !== undefined) recorded = decodeOrder(payload, table.count);
+  } catch (error) {
+    log.warn('the order of a start cannot be used', { layer: blob, error: String(error) });
+  }
+  const save = (payload: Uint8Array): Promise<void> => writeSealed(file, KINDS.order, payload);
+  return createDemandOrder({ log, save }, { name: blob, recorded });
 }
 
 function openDataFile({ path, openData }: { path: string; openData?: (path: string) => number }): number {

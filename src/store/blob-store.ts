@@ -22,6 +22,16 @@ export interface NewBlob {
   readonly info: BlobInfo;
 }
 
+/** What the store works with, and whom it tells. */
+export interface BlobStoreComponents {
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** These chunks of the layer are on disk for good from now on, or again. */
+  readonly onHeld?: (blob: Digest, digests: readonly Digest[]) => void;
+  /** These chunks of the layer are not here any more. */
+  readonly onGone?: (blob: Digest, digests: readonly Digest[]) => void;
+}
+
 /** All layers this node knows, each a directory `blobs/<hex>` below the root (design §9). */
 export interface BlobStore {
   /** Connects the cascade that devices fill from; before that `fill` throws FAILED_PRECONDITION. */
@@ -55,7 +65,7 @@ export interface BlobStore {
  * then checks everything), or `full` (finds each flipped bit, ~1 s per GiB and core).
  */
 export async function openBlobStore(
-  components: { log: Logger; clock: Clock },
+  components: BlobStoreComponents,
   init: { root: string; db: IndexDb; clone?: typeof cloneRange } & Pick<
     LoadInit,
     'verifyOnOpen' | 'openData' | 'readahead' | 'flushAfterMs' | 'flushAfterBytes' | 'sync'
@@ -79,7 +89,7 @@ export async function openBlobStore(
 const TEMPORARY = '.tmp-';
 
 class DirectoryStore implements BlobStore {
-  readonly #components: { log: Logger; clock: Clock };
+  readonly #components: BlobStoreComponents;
   readonly #init: LoadInit & { dir: string };
   readonly #index;
   readonly #open = new Map<Digest, OpenBlob>();
@@ -93,7 +103,7 @@ class DirectoryStore implements BlobStore {
   #closed = false;
 
   constructor(
-    components: { log: Logger; clock: Clock },
+    components: BlobStoreComponents,
     init: LoadInit & { dir: string; db: IndexDb; clone?: typeof cloneRange },
   ) {
     this.#components = components;
@@ -160,6 +170,11 @@ class DirectoryStore implements BlobStore {
       if (known === undefined) return;
       await known.device.flush();
       await this.#index.remove(blob, digestsOf(known.device));
+      const { device } = known;
+      this.#components.onGone?.(
+        blob,
+        rowsOf(device).map((row) => device.table.row(row).digest),
+      );
       this.#forget(blob);
       await known.device.close();
       await this.#discard(blob);
@@ -200,7 +215,13 @@ class DirectoryStore implements BlobStore {
         limit: this.#limit,
         reflink: this.#reflink,
         source: () => this.#connected(),
-        index: (device, rows) => this.#index.add(device.blob, placesOf(device, rows)),
+        index: async (device, rows) => {
+          await this.#index.add(device.blob, placesOf(device, rows));
+          this.#components.onHeld?.(
+            device.blob,
+            rows.map((row) => device.table.row(row).digest),
+          );
+        },
         discard: () => this.#discard(blob),
       },
       { ...this.#init, blob, path: this.#path(blob), id },
@@ -285,6 +306,10 @@ class DirectoryStore implements BlobStore {
 }
 
 const HEX_NAME = /^([0-9a-f]{64}|[0-9a-f]{128})$/;
+
+function rowsOf(device: BlobDevice): number[] {
+  return Array.from({ length: device.table.count }, (_, row) => row).filter((row) => device.hasChunk(row));
+}
 
 function* digestsOf(device: BlobDevice): Generator<Uint8Array> {
   for (let row = 0; row < device.table.count; row += 1) {

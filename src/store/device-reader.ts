@@ -55,15 +55,20 @@ export function createDeviceReader(
 
   async function readVerified(row: number): Promise<Chunk | undefined> {
     const { deviceOffset, length, digest } = table.row(row);
-    const padded = new Uint8Array(Math.ceil(length / BLOCK_BYTES) * BLOCK_BYTES);
+    const { start, end } = table.spanOf(row);
+    const lead = deviceOffset - start;
+    const padded = new Uint8Array(end - start);
+    const isZeros = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0);
     try {
-      const got = await readFully(fd, padded, deviceOffset);
-      if (got < padded.byteLength || padded.subarray(length).some((byte) => byte !== 0)) return undefined;
-      const worthwhile = reflink.possible && length >= MIN_SHARED_BYTES;
+      const got = await readFully(fd, padded, start);
+      if (got < padded.byteLength || !isZeros(padded.subarray(0, lead)) || !isZeros(padded.subarray(lead + length)))
+        return undefined;
+      const whole = lead === 0 && start % BLOCK_BYTES === 0 && end % BLOCK_BYTES === 0;
+      const worthwhile = reflink.possible && whole && length >= MIN_SHARED_BYTES;
       const onDisk = worthwhile
         ? { shareWith: (to: number, offset: number) => share(row, padded, { fd: to, offset }) }
         : undefined;
-      return await verifyChunk({ digest, length }, padded.subarray(0, length), { onDisk });
+      return await verifyChunk({ digest, length }, padded.subarray(lead, lead + length), { onDisk });
     } catch (error) {
       if (hasCode(error, 'CHUNK_CORRUPT')) return undefined;
       const failure = storeIo(error, `cannot read layer data of ${name}`);

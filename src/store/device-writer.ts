@@ -6,14 +6,20 @@ import { storeIo } from './sealed-file.ts';
 
 /** Puts chunks into a device file. */
 export interface DeviceWriter {
-  /** Resolves when the chunk and the zeros up to the end of its last block are in the file. Throws STORE_IO. */
-  write(offset: number, chunk: Pick<Chunk, 'bytes' | 'onDisk'>): Promise<void>;
+  /** Resolves when the chunk at `offset` and the zeros that fill `span` around it are in the file. Throws STORE_IO. */
+  write(
+    offset: number,
+    chunk: Pick<Chunk, 'bytes' | 'onDisk'>,
+    span: { readonly start: number; readonly end: number },
+  ): Promise<void>;
   /** Refuses what comes from now on and resolves when nothing is being written. */
   close(): Promise<void>;
 }
 
 interface Pending {
+  /** Where the write starts: `lead` zeros before the bytes. */
   readonly offset: number;
+  readonly lead: number;
   readonly bytes: Uint8Array;
   readonly onDisk: DiskCopy | undefined;
   readonly end: number;
@@ -22,8 +28,8 @@ interface Pending {
 
 /** Most bytes per system call: what keeps one thread busy for a few ms. */
 const MAX_WRITE_BYTES = 8 * 1024 * 1024;
-/** Most chunks per system call: two buffers each, below IOV_MAX (1024). */
-const MAX_WRITE_CHUNKS = 500;
+/** Most chunks per system call: three buffers each, below IOV_MAX (1024). */
+const MAX_WRITE_CHUNKS = 340;
 const ZEROS = new Uint8Array(BLOCK_BYTES);
 
 /**
@@ -64,10 +70,11 @@ export function createDeviceWriter(fd: number, name: string): DeviceWriter {
   async function writeGroup(group: readonly Pending[]): Promise<void> {
     try {
       const buffers: Uint8Array[] = [];
-      for (const { bytes } of group) {
+      for (const { offset, lead, bytes, end } of group) {
+        if (lead !== 0) buffers.push(ZEROS.subarray(0, lead));
         buffers.push(bytes);
-        const spare = bytes.byteLength % BLOCK_BYTES;
-        if (spare !== 0) buffers.push(ZEROS.subarray(spare));
+        const spare = end - offset - lead - bytes.byteLength;
+        if (spare !== 0) buffers.push(ZEROS.subarray(0, spare));
       }
       await writevFully(fd, buffers, (group[0] as Pending).offset);
       for (const { done } of group) done.resolve();
@@ -78,11 +85,19 @@ export function createDeviceWriter(fd: number, name: string): DeviceWriter {
   }
 
   return {
-    write(offset, { bytes, onDisk }) {
+    write(offset, { bytes, onDisk }, { start, end }) {
       if (closed) return Promise.reject(new ShoalError('UNAVAILABLE', `device ${name} is closed`));
       return new Promise((resolve, reject) => {
-        const end = offset + Math.ceil(bytes.byteLength / BLOCK_BYTES) * BLOCK_BYTES;
-        queue.push({ offset, bytes, onDisk, end, done: { resolve, reject } });
+        const whole = start === offset && start % BLOCK_BYTES === 0 && end % BLOCK_BYTES === 0;
+        queue.push({
+          offset: start,
+          lead: offset - start,
+          bytes,
+          // sharing takes whole blocks
+          onDisk: whole ? onDisk : undefined,
+          end,
+          done: { resolve, reject },
+        });
         running ??= run();
       });
     },

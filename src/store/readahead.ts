@@ -2,6 +2,7 @@ import { BLOCK_BYTES } from '../core/block-map.ts';
 import { createReadahead } from '../core/policy/readahead.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice } from './blob-device.ts';
+import type { DemandOrder } from './demand-order.ts';
 
 /** Fetches ahead of one device's sequential readers, at prefetch urgency and within a budget. */
 export interface ReadaheadDriver {
@@ -22,6 +23,7 @@ const STEPS_PARALLEL = 4;
 export function createReadaheadDriver(
   device: Pick<BlobDevice, 'fill' | 'table' | 'size' | 'name'>,
   log: Logger,
+  order: Pick<DemandOrder, 'note'>,
 ): ReadaheadDriver {
   const policy = createReadahead({ deviceSize: device.size });
   const closed = new AbortController();
@@ -34,6 +36,8 @@ export function createReadaheadDriver(
       const ahead = policy.onFault({ offset, length }, BUDGET_BYTES - underWay);
       if (ahead === undefined) return;
       underWay += ahead.length;
+      const rows = device.table.covering(ahead.offset, ahead.length);
+      order.note(rows.first, rows.end);
       const signal = AbortSignal.any([closed.signal, AbortSignal.timeout(DEADLINE_MS)]);
       device
         .fill(ahead.offset, ahead.length, { signal, urgency: 'prefetch' })

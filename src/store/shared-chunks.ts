@@ -28,6 +28,8 @@ export interface SharingStore extends ChunkStore {
 const RECENT_REFS = 16_384;
 /** Verified chunks kept for the next neighbour, bytes: in a flash crowd several ask for the same within a second. */
 const KEPT_BYTES = 32 * 1024 * 1024;
+/** Chunks remembered as read once: what is read again soon is kept, what one neighbour after the other reads through is not. */
+const READ_ONCE = 48;
 /** Chunks read and hashed at a time: half of libuv's threads, so that reads of this node's own containers find one. */
 const READS_PARALLEL = 2;
 
@@ -117,6 +119,7 @@ function createSharedChunks(
 class KeptChunks {
   readonly #most: number;
   readonly #held = new Map<Digest, Chunk>();
+  readonly #readOnce = new Set<Digest>();
   #bytes = 0;
 
   constructor(most: number) {
@@ -133,6 +136,14 @@ class KeptChunks {
 
   keep(chunk: Chunk): void {
     if (chunk.bytes.byteLength > this.#most / 4 || this.#held.has(chunk.digest)) return;
+    if (!this.#readOnce.delete(chunk.digest)) {
+      this.#readOnce.add(chunk.digest);
+      for (const oldest of this.#readOnce) {
+        if (this.#readOnce.size <= READ_ONCE) break;
+        this.#readOnce.delete(oldest);
+      }
+      return;
+    }
     this.#held.set(chunk.digest, chunk);
     this.#bytes += chunk.bytes.byteLength;
     for (const [digest, { bytes }] of this.#held) {

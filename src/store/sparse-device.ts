@@ -8,6 +8,7 @@ import { ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice, BlobInfo, DeviceStats } from './blob-device.ts';
 import type { ChunkStore, GetOptions, Urgency } from './chunk-store.ts';
+import type { DemandOrder, RowRun } from './demand-order.ts';
 import { createDeviceReader } from './device-reader.ts';
 import { createDeviceWriter } from './device-writer.ts';
 import { closeFd } from './file-io.ts';
@@ -30,6 +31,8 @@ export interface BlobDeviceComponents {
   readonly source: () => ChunkStore;
   /** Runs one flush at a time in the whole store. */
   readonly limit: <T>(work: () => Promise<T>) => Promise<T>;
+  /** Records what the layer's first start needs. */
+  readonly order: DemandOrder;
   /** Rows of this device that other devices may copy from now on. */
   readonly index: (device: BlobDevice, rows: readonly number[]) => Promise<void>;
 }
@@ -68,6 +71,8 @@ class SparseDevice implements BlobDevice {
   readonly #init: BlobDeviceInit;
   readonly #components: BlobDeviceComponents;
   readonly #flights = new Map<number, Flight<void>>();
+  /** Rows of a packed table that are in the file, but with no block of their own whose bit could say so. */
+  readonly #unmarked = new Set<number>();
   readonly #bytesBySource: Record<string, number> = {};
   readonly #reader;
   readonly #writer;
@@ -98,7 +103,7 @@ class SparseDevice implements BlobDevice {
       { fd: this.fd, name: this.name },
     );
     this.#writer = createDeviceWriter(this.fd, this.name);
-    this.#readahead = createReadaheadDriver(this, components.log);
+    this.#readahead = createReadaheadDriver(this, components.log, components.order);
     this.#persistence = createPersistence(
       {
         ...components,
@@ -111,6 +116,10 @@ class SparseDevice implements BlobDevice {
 
   get info(): BlobInfo {
     return this.#init.info();
+  }
+
+  get startOrder(): readonly RowRun[] {
+    return this.#components.order.recorded;
   }
 
   get complete(): boolean {
@@ -133,7 +142,11 @@ class SparseDevice implements BlobDevice {
     const { first, end } = this.table.covering(offset, length);
     const flights: Flight<void>[] = [];
     for (let row = first; row < end; row += 1) {
-      if (this.hasChunk(row)) continue;
+      if (this.#isWritten(row)) {
+        if (!this.hasChunk(row)) this.#mark(row);
+        continue;
+      }
+      if (urgency === 'demand') this.#components.order.note(row, row + 1);
       const flight = this.#flights.get(row) ?? this.#start(row);
       flight.hold(urgency);
       flights.push(flight);
@@ -222,6 +235,7 @@ class SparseDevice implements BlobDevice {
     // What follows a write or a read that just ended, setting or clearing bits, comes in the turns after it.
     await new Promise((resolve) => setImmediate(resolve));
     await this.#persistence.close();
+    await this.#components.order.close();
     await closeFd(this.#init.mapFd);
     await closeFd(this.fd);
   }
@@ -246,14 +260,47 @@ class SparseDevice implements BlobDevice {
     if (chunk.digest !== digest || chunk.bytes.byteLength !== length) {
       throw new ShoalError('CHUNK_CORRUPT', `asked for ${digest}, got ${chunk.digest}`);
     }
-    await this.#writer.write(deviceOffset, chunk);
+    await this.#writer.write(deviceOffset, chunk, this.table.spanOf(row));
     if (chunk.owned) freeBytes(chunk.bytes);
     if (this.hasChunk(row)) return;
-    const { first, end } = this.table.blocksOf(row);
-    this.presence.setRange(first, end);
+    this.#unmarked.add(row);
+    this.#mark(row);
     this.#persistence.written(row, length);
     // Completion is announced when it is durable; don't make it wait for the timer.
     if (this.presence.complete) void this.flush();
+  }
+
+  /** In the file, though a block that a neighbour shares may still miss the neighbour's part. */
+  #isWritten(row: number): boolean {
+    if (!this.table.packed) return this.hasChunk(row);
+    if (this.#unmarked.has(row)) return true;
+    const { first, end } = this.table.ownBlocksOf(row);
+    return first < end ? this.presence.hasRange(first, end) : this.hasChunk(row);
+  }
+
+  /** Sets the bits of a written row: of its own blocks, and of shared ones whose other chunks are written too. */
+  #mark(row: number): void {
+    const { first, end } = this.table.blocksOf(row);
+    if (!this.table.packed) {
+      this.presence.setRange(first, end);
+      this.#unmarked.delete(row);
+      return;
+    }
+    const own = this.table.ownBlocksOf(row);
+    this.presence.setRange(own.first, Math.max(own.first, own.end));
+    for (const block of new Set([first, end - 1])) {
+      if (this.presence.hasRange(block, block + 1)) continue;
+      const sharers = this.table.covering(block * BLOCK_BYTES, BLOCK_BYTES);
+      const rows = Array.from({ length: sharers.end - sharers.first }, (_, index) => sharers.first + index);
+      if (!rows.every((each) => this.#isWritten(each))) continue;
+      this.presence.setRange(block, block + 1);
+      for (const each of rows) {
+        if (!this.hasChunk(each)) continue;
+        this.#unmarked.delete(each);
+        if (each !== row) this.#persistence.written(each, 0);
+      }
+    }
+    if (this.hasChunk(row)) this.#unmarked.delete(row);
   }
 
   async #durable(rows: readonly number[]): Promise<void> {
@@ -292,6 +339,7 @@ class SparseDevice implements BlobDevice {
 
   #clear(row: number): void {
     const { first, end } = this.table.blocksOf(row);
+    this.#unmarked.delete(row);
     this.presence.clearRange(first, end);
     this.#persistence.cleared();
   }

@@ -133,6 +133,18 @@ const REPORT: StatusReport = {
   ],
   faults: { cold: 3, warm: 4, denied: 0 },
   bytesBySource: { origin: 2048 },
+  sources: {
+    origin: {
+      requests: 3,
+      chunks: 2,
+      bytes: 2048,
+      missing: 0,
+      errors: { SOURCE_FAILED: 1 },
+      meanMs: 4.5,
+      slowestMs: 10,
+    },
+  },
+  background: { state: 'paused', layers: 2, bytes: 512 },
   fetchedBytes: 1024,
   mounts: [],
 };
@@ -157,6 +169,8 @@ test('status shows each image with its bytes here, in all, and where bytes came 
   assert.match(out, /^trap +fanotify \(it works\)$/m);
   assert.match(out, /^faults +3 cold, 4 warm, 0 denied$/m);
   assert.match(out, /^bytes from +origin 2\.0 KiB$/m);
+  assert.match(out, /^background +512 B fetched ahead of readers, 2 layers to complete \(paused\)$/m);
+  assert.match(out, /^origin +2 +2\.0 KiB +0 +1 SOURCE_FAILED +4\.5 ms$/m);
   assert.match(out, /^r\.example\/app:1 +1 of 2 +1\.0 KiB +4\.0 KiB +25 %$/m);
   assert.match(out, /^ {2}sha256:a{12} estargz +1\.0 KiB +4\.0 KiB +25 %$/m);
   assert.match(out, /sha256:b{12} unpacked .*with containerd/);

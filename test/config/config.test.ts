@@ -92,6 +92,14 @@ test('half-set security options are errors', () => {
   const registry = '[registry."r.example"]\n';
   assert.match(refusal(`${registry}username = "u"`), /registry\."r\.example"\.username is set without password_file/);
   assert.match(refusal(`${registry}password_file = "/p"`), /password_file is set without username/);
+  assert.match(
+    refusal('[auth]\nkubelet_provider_config = "/p"'),
+    /kubelet_provider_config is set without kubelet_provider_dir/,
+  );
+  assert.match(
+    refusal('[auth]\nkubelet_provider_dir = "/p"'),
+    /kubelet_provider_dir is set without kubelet_provider_config/,
+  );
   assert.match(refusal('[registry."https://r.example/"]\n'), /not a host name; expected host or host:port/);
   assert.match(refusal('[fetch]\nca = "/does/not/exist"'), /fetch\.ca: \/does\/not\/exist does not exist/);
 });
@@ -194,4 +202,22 @@ test('with a root of its own a daemon meets no other: sockets nobody named are i
   const named = loadConfig({ flags: { root: '/srv/one', socket: '/run/x.sock' } });
   assert.deepEqual([named.snapshotter.socket, named.control.socket], ['/run/x.sock', '/srv/one/control.sock']);
   assert.equal(loadConfig({}).control.socket, '/run/shoal/control.sock');
+});
+
+test('a swarm that is half set up is refused: port without key, key without port, a key that others can read', async () => {
+  const { generateSwarmKey } = await import('../../src/source/peer/swarm-key.ts');
+  const key = join(folder.path, 'swarm.key');
+  writeFileSync(key, generateSwarmKey(), { mode: 0o600 });
+  const good = `[swarm]\nlisten = "0.0.0.0:7946"\nkey_file = "${key}"\nbootstrap = ["shoal.example:7946"]\n`;
+  const { swarm } = parseConfig(good, { name: 'c.toml' });
+  assert.equal(swarm.dataPort, 7947);
+  assert.equal(parseConfig('', { name: 'c.toml' }).swarm.listen, undefined, 'off by default');
+  assert.match(refusal('[swarm]\nlisten = "0.0.0.0:7946"'), /swarm\.listen is set without swarm\.key_file/);
+  assert.match(refusal(`[swarm]\nkey_file = "${key}"`), /swarm\.key_file is set without swarm\.listen/);
+  assert.match(refusal('[swarm]\nbootstrap = ["a:1"]'), /swarm\.bootstrap is set without swarm\.listen/);
+  assert.match(refusal(good.replace('shoal.example:7946', 'shoal.example')), /swarm\.bootstrap/);
+  assert.match(refusal(good.replace('0.0.0.0:7946', '0.0.0.0:99999')), /swarm\.listen/);
+  assert.match(refusal(`${good}memory_bytes_max = 67108864`), /memory_bytes_max/);
+  chmodSync(key, 0o644);
+  assert.match(refusal(good), /open to others/);
 });

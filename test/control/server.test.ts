@@ -24,6 +24,8 @@ const REPORT: StatusReport = {
   images: [],
   faults: { cold: 1, warm: 2, denied: 0 },
   bytesBySource: { origin: 4 },
+  sources: {},
+  background: { state: 'idle', layers: 0, bytes: 0 },
   fetchedBytes: 5,
   mounts: [],
 };

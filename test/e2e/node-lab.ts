@@ -5,9 +5,13 @@ import type { ImageStatus, StatusReport } from '../../src/control/status.ts';
 import { unmount } from '../../src/kernel/mount-api.ts';
 import { type LabContainerd, startContainerd } from '../lab/containerd.ts';
 import { type LabImages, prepareImages } from '../lab/images.ts';
-import { type CommandResult, waitFor } from '../lab/process.ts';
+import { mountsBelow, processesOf } from '../lab/leftovers.ts';
+import { waitFor } from '../lab/process.ts';
 import { type LabRegistry, startRegistry } from '../lab/registry.ts';
 import { type LabShoal, startShoal } from '../lab/shoal.ts';
+
+export { mountsBelow, processesOf } from '../lab/leftovers.ts';
+export { runScript } from '../lab/run-script.ts';
 
 /** Where built images are kept between runs. */
 export const CACHE = fileURLToPath(new URL('../../.cache/images', import.meta.url));
@@ -98,26 +102,6 @@ export function statusOf(shoal: LabShoal): Promise<StatusReport> {
   return shoal.get<StatusReport>('/v1/status');
 }
 
-/**
- * Runs a shell script in a container of this image to its end. Under load `ctr run` sometimes loses all output of a short
- * container; the last word tells that from a script that printed nothing, and then it is run again.
- */
-export async function runScript(
-  { containerd }: LabNode,
-  init: { image: string; id: string; script: string; namespace?: string },
-): Promise<CommandResult> {
-  const command = ['sh', '-c', `(${init.script}); status=$?; echo ${LAST_WORD}; exit $status`];
-  const options = init.namespace === undefined ? {} : { namespace: init.namespace };
-  for (let attempt = 0; ; attempt += 1) {
-    const result = await containerd.runContainer(init.image, `${init.id}-${attempt}`, command, options);
-    const isWhole = result.stdout.endsWith(`${LAST_WORD}\n`);
-    if (isWhole) return { ...result, stdout: result.stdout.slice(0, -LAST_WORD.length - 1) };
-    if (attempt === 2 || result.stdout !== '' || result.status !== 0) return result;
-  }
-}
-
-const LAST_WORD = 'that-is-all';
-
 /** Bytes fetched so far, once reading ahead has come to rest. */
 export async function settledBytes(shoal: LabShoal): Promise<number> {
   let last = -1;
@@ -152,23 +136,6 @@ export async function emptied({ containerd, shoal }: LabNode, namespaces = ['k8s
     if (left.length > 0) throw new Error(`still there: ${left.join(', ')}`);
     return true;
   });
-}
-
-/** Mount points below `dir`, in the order they were made. */
-export async function mountsBelow(dir: string): Promise<string[]> {
-  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
-  return lines.map((line) => line.split(' ')[4] ?? '').filter((target) => target.startsWith(`${dir}/`));
-}
-
-/** Processes whose command line names `dir`: started by a test, for nobody else knows its directory. */
-export async function processesOf(dir: string): Promise<{ pid: number; command: string }[]> {
-  const found: { pid: number; command: string }[] = [];
-  for (const pid of await readdir('/proc')) {
-    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
-    const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-    if (line.includes(dir)) found.push({ pid: Number(pid), command: line.replaceAll('\0', ' ').trim() });
-  }
-  return found;
 }
 
 /** A descriptor as manifests have it. */

@@ -1,9 +1,10 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { TestCertificate, TokenServer } from './token-server.ts';
 
 const run = promisify(execFile);
 
@@ -31,8 +32,10 @@ export class RealRegistry {
     }
   }
 
-  /** Starts it; `htpasswd` (lines `user:bcrypt`) turns Basic authentication on. */
-  static async start(init: { htpasswd?: string } = {}): Promise<RealRegistry> {
+  /** Starts it; `htpasswd` (lines `user:bcrypt`) turns Basic authentication on, `token` that of a token server. */
+  static async start(
+    init: { htpasswd?: string; tls?: TestCertificate; token?: TokenServer } = {},
+  ): Promise<RealRegistry> {
     const directory = await mkdtemp(join(tmpdir(), 'shoal-registry-'));
     const host = `127.0.0.1:${await freePort()}`;
     const config: Record<string, unknown> = {
@@ -45,12 +48,20 @@ export class RealRegistry {
       await writeFile(join(directory, 'htpasswd'), init.htpasswd);
       config.auth = { htpasswd: { realm: 'shoal test', path: join(directory, 'htpasswd') } };
     }
+    if (init.token !== undefined) config.auth = { token: init.token.registryConfig };
+    if (init.tls !== undefined) {
+      config.http = {
+        addr: host,
+        secret: 'not-a-secret',
+        tls: { certificate: init.tls.certPath, key: init.tls.keyPath },
+      };
+    }
     // JSON is YAML.
     await writeFile(join(directory, 'config.yml'), JSON.stringify(config));
     const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], { stdio: 'ignore' });
     const registry = new RealRegistry(child, directory, host);
     try {
-      await waitFor(`http://${host}/v2/`);
+      await waitFor(host);
     } catch (error) {
       await registry.close();
       throw error;
@@ -89,15 +100,17 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-async function waitFor(url: string): Promise<void> {
-  for (let tried = 0; tried < 100; tried += 1) {
-    try {
-      const { status } = await fetch(url, { signal: AbortSignal.timeout(1000) });
-      if (status === 200 || status === 401) return;
-    } catch {
-      // Not listening yet.
-    }
+/** Until it takes connections: a Go server then answers. */
+async function waitFor(host: string): Promise<void> {
+  const [hostname, port] = host.split(':');
+  for (let tried = 0; tried < 400; tried += 1) {
+    const isUp = await new Promise<boolean>((resolve) => {
+      const socket = connect({ host: hostname as string, port: Number(port) });
+      socket.on('connect', () => resolve(true)).on('error', () => resolve(false));
+      socket.on('connect', () => socket.destroy());
+    });
+    if (isUp) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  throw new Error(`${url} did not come up within 5 s`);
+  throw new Error(`${host} did not come up within 20 s`);
 }

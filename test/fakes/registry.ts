@@ -23,6 +23,8 @@ export interface Fault {
   readonly headers?: Readonly<Record<string, string | string[] | undefined>>;
   /** Answer a range with all of the blob and 200. */
   readonly ignoreRange?: boolean;
+  /** Answer a range with the one behind it. */
+  readonly wrongRange?: boolean;
   /** Answer suffix ranges (`bytes=-n`) with 416, as servers do that don't know them. */
   readonly noSuffix?: boolean;
   /** Send this many bytes of the body, then cut the connection. */
@@ -90,18 +92,19 @@ export class FakeRegistry {
     });
   }
 
-  /** Listens on a free loopback port. */
-  static async start(init: { auth?: FakeAuth } = {}): Promise<FakeRegistry> {
+  /** Listens on a free loopback port, or where it is told. */
+  static async start(init: { auth?: FakeAuth; address?: string; port?: number } = {}): Promise<FakeRegistry> {
     const server = createServer({ keepAliveTimeout: 60_000 });
     const registry = new FakeRegistry(server);
     registry.auth = init.auth;
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => server.listen(init.port ?? 0, init.address ?? '127.0.0.1', resolve));
     return registry;
   }
 
   /** `127.0.0.1:port`: the registry part of a reference. */
   get host(): string {
-    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    const { address, port } = this.#server.address() as AddressInfo;
+    return `${address}:${port}`;
   }
 
   /** Connections that are open now. */
@@ -269,8 +272,9 @@ function sendRange(request: IncomingMessage, response: ServerResponse, bytes: Ui
     sendBody(request, response, 416, { 'content-range': `bytes */${total}` }, new Uint8Array(0), fault);
     return;
   }
-  const part = bytes.subarray(first, last + 1);
-  sendBody(request, response, 206, { 'content-range': `bytes ${first}-${last}/${total}` }, part, fault);
+  const by = fault.wrongRange === true ? 1 : 0;
+  const part = bytes.subarray(first + by, last + by + 1);
+  sendBody(request, response, 206, { 'content-range': `bytes ${first + by}-${last + by}/${total}` }, part, fault);
 }
 
 function sendBody(

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Client, credentials, loadPackageDefinition } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
-import { type CommandResult, type Daemon, run, startDaemon, waitFor } from './process.ts';
+import { type CommandResult, type Daemon, inNetwork, run, startDaemon, waitFor } from './process.ts';
 
 /** How a `ctr` command is run; the namespace is the CRI's unless another is named. */
 export interface CtrOptions {
@@ -47,12 +47,8 @@ export async function startContainerd(init: {
     `server = "http://${init.registryHost}"\n[host."http://${init.registryHost}"]\n`,
   );
   await writeFile(join(init.dir, 'config.toml'), containerdConfig(init, socket, snapshotter));
-  const args = ['--config', join(init.dir, 'config.toml')];
-  const logPath = join(init.dir, 'containerd.log');
-  const daemon =
-    init.netns === undefined
-      ? startDaemon('containerd', args, { logPath })
-      : startDaemon('ip', ['netns', 'exec', init.netns, 'containerd', ...args], { logPath });
+  const [command, ...args] = inNetwork(init.netns, ['containerd', '--config', join(init.dir, 'config.toml')]);
+  const daemon = startDaemon(command, args, { logPath: join(init.dir, 'containerd.log') });
   const ctr: LabContainerd['ctr'] = (rest, options = {}) =>
     run(
       options.remote === true ? 'ctr-remote' : 'ctr',

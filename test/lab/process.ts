@@ -45,6 +45,15 @@ export async function run(
   return result;
 }
 
+/**
+ * The command line that runs `command` in this network namespace, and else where we are: `ip netns exec` would give it
+ * a mount namespace too, in which containerd and shoal could not see each other's mounts.
+ */
+export function inNetwork(netns: string | undefined, command: readonly string[]): [string, ...string[]] {
+  const whole = netns === undefined ? command : ['nsenter', `--net=/run/netns/${netns}`, '--', ...command];
+  return whole as [string, ...string[]];
+}
+
 /** A long-running process of the lab. */
 export interface Daemon {
   readonly child: ChildProcess;

@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { type Daemon, startDaemon, waitFor } from './process.ts';
+import { type Daemon, inNetwork, run, startDaemon, waitFor } from './process.ts';
 
 /** A real registry (`docker-registry`) on loopback. */
 export interface LabRegistry {
@@ -35,6 +35,8 @@ export async function startRegistry(init: {
   port?: number;
   /** Runs the registry inside this network namespace. */
   netns?: string;
+  /** Its address is reached from within that namespace only. */
+  unreachable?: boolean;
   /** A file of lines `user:bcrypt`: asks for a password. Read again when it changes. */
   htpasswd?: string;
 }): Promise<LabRegistry> {
@@ -57,13 +59,20 @@ export async function startRegistry(init: {
     ].join('\n'),
   );
   const logPath = join(init.workDir, `registry-${port}.log`);
-  const daemon =
-    init.netns === undefined
-      ? startDaemon('docker-registry', ['serve', configPath], { logPath, env: { OTEL_TRACES_EXPORTER: 'none' } })
-      : startDaemon('ip', ['netns', 'exec', init.netns, 'docker-registry', 'serve', configPath], { logPath });
+  const [command, ...args] = inNetwork(init.netns, ['docker-registry', 'serve', configPath]);
+  const daemon = startDaemon(command, args, { logPath, env: { OTEL_TRACES_EXPORTER: 'none' } });
+  const url = `http://${address}:${port}/v2/`;
   await waitFor('docker-registry', async () => {
-    const { status } = await fetch(`http://${address}:${port}/v2/`);
+    if (init.unreachable === true) return (await run(...asked(init.netns, url))).status === 0;
+    const { status } = await fetch(url);
     return status === 200 || (status === 401 && init.htpasswd !== undefined);
   });
   return { host: `${address}:${port}`, port, daemon, stop: async () => void (await daemon.stop()) };
+}
+
+/** The command that fails unless `url` answers in this namespace. */
+function asked(netns: string | undefined, url: string): [string, string[]] {
+  const script = `fetch('${url}').then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))`;
+  const [command, ...args] = inNetwork(netns, [process.execPath, '-e', script]);
+  return [command, args];
 }

@@ -2,7 +2,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Daemon, startDaemon, waitFor } from './process.ts';
+import { type Daemon, inNetwork, startDaemon, waitFor } from './process.ts';
 
 /** `shoal serve` with its own root and sockets. */
 export interface LabShoal {
@@ -39,15 +39,16 @@ export async function startShoal(init: {
   await writeFile(config, init.config ?? '');
   const flags = ['serve', '--config', config, '--root', root, '--socket', socket, '--control', control];
   const inner = [...(init.program ?? [process.execPath, SHOAL_MAIN]), ...flags];
-  const [command, ...args] = init.netns === undefined ? inner : ['ip', 'netns', 'exec', init.netns, ...inner];
-  const daemon = startDaemon(command as string, args, { logPath: join(init.dir, 'shoal.log'), env: init.env ?? {} });
+  const [command, ...args] = inNetwork(init.netns, inner);
+  const daemon = startDaemon(command, args, { logPath: join(init.dir, 'shoal.log'), env: init.env ?? {} });
   const answers = waitFor(
     'shoal',
     async () => daemon.child.exitCode !== null || (await askJson(control, 'GET', '/v1/health')) !== undefined,
-    init.readyMs ?? 15_000,
+    init.readyMs ?? 60_000,
   );
   await answers.catch(async (error) => {
     await daemon.stop('SIGKILL');
+    if (error instanceof Error) error.message += `\n${(await readFile(daemon.logPath, 'utf8')).slice(-2_000)}`;
     throw error;
   });
   if (daemon.child.exitCode !== null) {

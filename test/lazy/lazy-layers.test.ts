@@ -24,7 +24,7 @@ const DEVICE = { info: { format: 'estargz', size: 1, sources: [] } } as unknown 
 function layersWith(open: LayerOpener['open'], here: () => boolean = () => false) {
   const noted: string[] = [];
   const layers = createLazyLayers({
-    opener: { open },
+    opener: { open, keepUnused: async () => {} },
     manifests: { manifest: async () => ({ layers: [] }) as unknown as ImageManifest },
     runs: {} as LazyRuns,
     blobs: { open: async () => (here() ? DEVICE : undefined) } as unknown as BlobStore,

@@ -43,7 +43,7 @@ function mountsThatFail(names: string[]) {
   };
   return createManualMounts({
     resolver: { resolve: async () => ({ digest: DIGEST, layers: [] }) },
-    opener: { open: () => Promise.reject(new Error('there are no layers')) },
+    opener: { open: () => Promise.reject(new Error('there are no layers')), keepUnused: async () => {} },
     runs: runs as LazyRuns,
     images: { note() {}, list: () => [], namesOf: () => [], retain: async () => {}, flush: async () => {} },
     db: slowDb(),

@@ -190,15 +190,15 @@ function checkTable({ tree, chunks, prefetchBytes }: LayerContent, blobSize: num
   for (const node of nodesOf(tree.root)) if (node.kind === 'file') checkCovered(node, chunks);
 }
 
-/** Every byte of a file's extents lies in some chunk. */
+/** Every block of a file's extents holds some chunk. */
 function checkCovered(file: FileNode, chunks: ChunkTable): void {
   for (const extent of file.extents) {
     const { first, end } = chunks.covering(extent.deviceOffset, extent.length);
     let at = extent.deviceOffset;
     for (let index = first; index < end; index += 1) {
-      const row = chunks.row(index);
-      assert.ok(row.deviceOffset <= at);
-      at = row.deviceOffset + row.length;
+      const blocks = chunks.blocksOf(index);
+      assert.ok(blocks.first * 4096 <= at);
+      at = blocks.end * 4096;
     }
     assert.ok(at >= extent.deviceOffset + extent.length);
   }

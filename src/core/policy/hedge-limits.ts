@@ -28,8 +28,8 @@ export const HEDGE_LIMITS = {
   outsidePerRead: 0.03,
   /** Saved up at most: a burst after a quiet time. */
   outsideBurst: 4,
-  /** There from the start. */
-  outsideFirst: 1,
+  /** There from the start, for all nodes together. */
+  outsideFirst: 2,
   /** While nothing is known of the outside, it is assumed to take this long, ms. */
   outsideUnknownMs: 1_000,
 } as const;

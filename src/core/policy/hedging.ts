@@ -16,16 +16,18 @@ export interface Hedging {
   outsideDelayMs(bytes: number): number;
   /**
    * True when a second read from outside may start for a chunk that is waited for since `waitedMs`: outside would have
-   * been faster, as far as is known, and the budget has one left, which is taken.
+   * been faster, as far as is known, and the budget has enough left, which is taken. `chunks`: how many are fetched with
+   * it, because they share its extent.
    */
-  takeOutside(bytes: number, waitedMs: number): boolean;
+  takeOutside(bytes: number, waitedMs: number, chunks: number): boolean;
 }
 
 /** A hedging policy that knows nothing yet. `sharers`: nodes of the swarm, this one included, which share the budget. */
 export function createHedging({ sharers }: { sharers: () => number }): Hedging {
   const windows = { neighbour: createLatencyWindow(), outside: createLatencyWindow() };
   const { quantile, outsideBurst, outsidePerRead } = HEDGE_LIMITS;
-  let budget: number = HEDGE_LIMITS.outsideFirst;
+  let budget = 0;
+  let first: number | undefined;
   return {
     note(kind, bytes, ms) {
       windows[kind].note(bytes, ms);
@@ -44,10 +46,15 @@ export function createHedging({ sharers }: { sharers: () => number }): Hedging {
       if (usual === undefined) return HEDGE_LIMITS.holderUnknownMs;
       return between(HEDGE_LIMITS.holderFactor * usual, HEDGE_LIMITS.holderMinMs, HEDGE_LIMITS.holderMaxMs);
     },
-    takeOutside(bytes, waitedMs) {
+    takeOutside(bytes, waitedMs, chunks) {
+      // Not before the swarm is known: a crowd shares this as well.
+      if (first === undefined) {
+        first = Math.min(1, HEDGE_LIMITS.outsideFirst / Math.max(1, sharers()));
+        budget += first;
+      }
       const usual = windows.outside.quantile(bytes, 0.5) ?? HEDGE_LIMITS.outsideUnknownMs;
-      if (usual > waitedMs || budget < 1) return false;
-      budget -= 1;
+      if (usual > waitedMs || budget < chunks) return false;
+      budget -= chunks;
       return true;
     },
   };

@@ -1,5 +1,5 @@
 import { BLOCK_BYTES } from '../../core/block-map.ts';
-import type { ChunkTable } from '../../core/chunk-table.ts';
+import type { ChunkTable, Codec } from '../../core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../core/chunk-table-builder.ts';
 import { digestAlgorithm, digestBytes, parseDigest } from '../../core/digest.ts';
 import { ShoalError } from '../../errors.ts';
@@ -80,11 +80,17 @@ export class EstargzLayout {
 
   /**
    * Gives every file that is in `tree` its place on the device (sets `extents`). `dataEnd` is where the TOC starts in
-   * the blob; `prefetchBytes` says how much of the device lies before `landmark`.
+   * the blob; `prefetchBytes` says how much of the device lies before `landmark`. `codec` is that of the members.
    */
   async build(
     tree: LayerTree,
-    init: { compressedSize: number; dataEnd: number; landmark: BlobPosition | undefined; signal: AbortSignal },
+    init: {
+      compressedSize: number;
+      dataEnd: number;
+      codec: Codec;
+      landmark: BlobPosition | undefined;
+      signal: AbortSignal;
+    },
   ): Promise<{ chunks: ChunkTable; prefetchBytes: number }> {
     const builder = new ChunkTableBuilder({ compressedSize: init.compressedSize });
     const memberEnd = memberEnds(this.#memberOffsets, init.dataEnd);
@@ -105,7 +111,7 @@ export class EstargzLayout {
             length: chunk.length,
             extentOffset: chunk.memberOffset,
             extentLength,
-            codec: 'gzip',
+            codec: init.codec,
             innerOffset: chunk.innerOffset,
           },
           chunk.digest,
@@ -148,7 +154,8 @@ function fileOf({ name, size, digest }: TocEntry): TocFile {
   return { path: name, size, digest, chunks: [] };
 }
 
-function* filesOf(root: DirNode): Generator<FileNode> {
+/** Every file below `root`; one with several names comes several times. */
+export function* filesOf(root: DirNode): Generator<FileNode> {
   const open: DirNode[] = [root];
   for (let dir = open.pop(); dir !== undefined; dir = open.pop()) {
     for (const child of dir.children.values()) {
@@ -176,7 +183,11 @@ function checkChunks(file: TocFile): void {
 }
 
 /** The chunk's own digest, or the file's when the chunk is all of it. */
-function chunkDigest(file: TocFile, entry: TocEntry, length: number): Uint8Array {
+export function chunkDigest(
+  file: { readonly path: ByteString; readonly size: number; readonly digest: string },
+  entry: TocEntry,
+  length: number,
+): Uint8Array {
   let text = entry.chunkDigest;
   if (text === '' && length === file.size) text = file.digest;
   if (text === '') throw invalid(file.path, `has no digest for its chunk at ${entry.chunkOffset}`);
@@ -211,6 +222,7 @@ function isBefore(a: BlobPosition, b: BlobPosition): boolean {
   return a.memberOffset < b.memberOffset || (a.memberOffset === b.memberOffset && a.innerOffset < b.innerOffset);
 }
 
-function invalid(path: ByteString, why: string): ShoalError {
+/** INVALID_CHUNK_TABLE about one entry of a TOC. */
+export function invalid(path: ByteString, why: string): ShoalError {
   return new ShoalError('INVALID_CHUNK_TABLE', `entry ${showPath(path)} ${why}`);
 }

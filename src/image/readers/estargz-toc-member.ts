@@ -1,16 +1,13 @@
-import { createHash } from 'node:crypto';
 import type { Digest } from '../../core/digest.ts';
 import { hasCode, ShoalError } from '../../errors.ts';
 import { decodeExtent } from '../codec.ts';
-import { nextTurn } from './next-turn.ts';
+import { hashInTurns } from './hash-in-turns.ts';
 
 /** The tar entry that holds the TOC. */
 const TOC_NAME = 'stargz.index.json';
 const TAR_BLOCK_BYTES = 512;
 /** Room for pax headers before the entry; real writers put none. */
 const MAX_TAR_HEADERS_BYTES = 64 * 1024;
-/** Hashed at a time: about 5 ms. */
-const HASH_TURN_BYTES = 8 * 1024 * 1024;
 
 /**
  * The TOC JSON out of its gzip member: a tar with the one entry `stargz.index.json`. The size is believed only up to
@@ -27,20 +24,10 @@ export async function decodeTocMember(
   }
   const decoded = await decodeToc(member, start + size, init.signal);
   const json = decoded.subarray(start);
-  if ((await hashInTurns(json, init.signal)) !== init.digest) {
+  if (`sha256:${await hashInTurns(json, init.signal)}` !== init.digest) {
     throw new ShoalError('INVALID_LAYER', `the TOC does not match the annotated digest ${init.digest}`);
   }
   return json;
-}
-
-/** sha256 on the calling thread, with turns for other work: the thread pool's digest would copy the whole TOC first. */
-async function hashInTurns(json: Uint8Array, signal: AbortSignal): Promise<string> {
-  const hash = createHash('sha256');
-  for (let at = 0; at < json.byteLength; at += HASH_TURN_BYTES) {
-    if (at > 0) await nextTurn(signal);
-    hash.update(json.subarray(at, at + HASH_TURN_BYTES));
-  }
-  return `sha256:${hash.digest('hex')}`;
 }
 
 /** Where the JSON starts in the decoded member, and its length in bytes. */

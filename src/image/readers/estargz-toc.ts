@@ -32,8 +32,12 @@ export interface TocEntry {
   /** Where the gzip member starts in the blob. */
   readonly offset: number;
   readonly innerOffset: number;
+  /** End of the entry's data in the blob; zstd:chunked only. */
+  readonly endOffset: number;
   readonly chunkOffset: number;
   readonly chunkSize: number;
+  /** The chunk is a hole; zstd:chunked only. */
+  readonly zeros: boolean;
   /** Unchecked text. */
   readonly digest: string;
   /** Unchecked text. */
@@ -99,8 +103,10 @@ class FieldReader {
       size: this.#uint('size'),
       offset: this.#uint('offset'),
       innerOffset: this.#uint('innerOffset'),
+      endOffset: this.#uint('endOffset'),
       chunkOffset: this.#uint('chunkOffset'),
       chunkSize: this.#uint('chunkSize'),
+      zeros: this.#zeros(),
       digest: this.#text('digest'),
       chunkDigest: this.#text('chunkDigest'),
     };
@@ -118,6 +124,12 @@ class FieldReader {
     if (value === undefined || value === null) return 0;
     if (!Number.isSafeInteger(value) || (value as number) < 0) throw this.#bad(field);
     return value as number;
+  }
+
+  #zeros(): boolean {
+    const type = this.#text('chunkType');
+    if (type !== '' && type !== 'zeros') throw this.#bad('chunkType');
+    return type === 'zeros';
   }
 
   #mtime(): Mtime {

@@ -1,18 +1,20 @@
 import { parseDigest } from '../../core/digest.ts';
 import { ShoalError } from '../../errors.ts';
 import type { LayerContent, LayerDescriptor, LayerReader, RangedBlob } from '../layer-reader.ts';
-import { emptyDir, type FileNode, type InodeMeta, type InodeNode } from '../layer-tree.ts';
 import { createTreeBuilder, type TreeBuilder } from '../tree-builder.ts';
 import { type EstargzFooter, FOOTER_BYTES, parseEstargzFooter } from './estargz-footer.ts';
 import { EstargzLayout } from './estargz-layout.ts';
 import { parseToc, type TocEntry } from './estargz-toc.ts';
 import { decodeTocMember } from './estargz-toc-member.ts';
+import { inodeOf } from './toc-inode.ts';
 
 /** Annotation with the digest of the TOC JSON: what the whole layer is verified through. */
 export const TOC_DIGEST_ANNOTATION = 'containerd.io/snapshot/stargz/toc.digest';
 
-const PREFETCH_LANDMARK = '.prefetch.landmark';
-const NO_PREFETCH_LANDMARK = '.no.prefetch.landmark';
+/** Files below it in the blob are worth fetching before they are asked for. */
+export const PREFETCH_LANDMARK = '.prefetch.landmark';
+/** Nothing is. */
+export const NO_PREFETCH_LANDMARK = '.no.prefetch.landmark';
 
 /** How large a TOC may be. */
 export interface EstargzLimits {
@@ -24,7 +26,8 @@ export interface EstargzLimits {
   readonly maxEntries: number;
 }
 
-const DEFAULT_LIMITS: EstargzLimits = {
+/** What is accepted unless the configuration says otherwise. */
+export const DEFAULT_LIMITS: EstargzLimits = {
   maxJsonBytes: 128 * 1024 * 1024,
   maxTocBytes: 64 * 1024 * 1024,
   maxEntries: 1_000_000,
@@ -93,7 +96,7 @@ class EstargzReader implements LayerReader {
       { signal: init.signal },
     );
     const built = tree.build();
-    const { chunks, prefetchBytes } = await layout.build(built, { ...init, landmark });
+    const { chunks, prefetchBytes } = await layout.build(built, { ...init, codec: 'gzip', landmark });
     return prefetchBytes > 0 ? { tree: built, chunks, prefetchBytes } : { tree: built, chunks };
   }
 }
@@ -111,28 +114,5 @@ function addEntry(tree: TreeBuilder, layout: EstargzLayout, entry: TocEntry): vo
     const node = inodeOf(entry, entry.type);
     tree.add(entry.name, node);
     if (node.kind === 'file') layout.addFile(entry, node);
-  }
-}
-
-function inodeOf(entry: TocEntry, type: Exclude<TocEntry['type'], 'chunk' | 'hardlink'>): InodeNode {
-  const meta: InodeMeta = {
-    mode: entry.mode,
-    uid: entry.uid,
-    gid: entry.gid,
-    mtimeSec: entry.mtimeSec,
-    mtimeNsec: entry.mtimeNsec,
-  };
-  if (entry.xattrs !== undefined) meta.xattrs = entry.xattrs;
-  switch (type) {
-    case 'reg':
-      return { ...meta, kind: 'file', size: entry.size, extents: [] } satisfies FileNode;
-    case 'dir':
-      return emptyDir(meta);
-    case 'symlink':
-      return { ...meta, kind: 'symlink', target: entry.linkName };
-    case 'fifo':
-      return { ...meta, kind: 'fifo' };
-    default:
-      return { ...meta, kind: type, major: entry.devMajor, minor: entry.devMinor };
   }
 }

@@ -1,11 +1,21 @@
 import { ShoalError, withContext } from '../../errors.ts';
-import type { LayerContent, LayerDescriptor, LayerReader, RangedBlob } from '../layer-reader.ts';
+import type { LayerContent, LayerDescriptor, LayerReader, OpenBlob, RangedBlob } from '../layer-reader.ts';
 import { createEstargzReader, type EstargzLimits } from './estargz.ts';
+import { createRafsReader } from './rafs/rafs.ts';
 import { cacheTail } from './tail-cache.ts';
+import { createZstdchunkedReader } from './zstdchunked.ts';
 
 /** A reader of every format shoal knows, in the order they are asked. */
 export function createLayerReaders(init: { estargz?: Partial<EstargzLimits> } = {}): readonly LayerReader[] {
-  return [createEstargzReader(init.estargz === undefined ? {} : { limits: init.estargz })];
+  const limits = init.estargz === undefined ? {} : { limits: init.estargz };
+  const { maxTocBytes, maxEntries } = init.estargz ?? {};
+  const rafsLimits = {
+    limits: {
+      ...(maxTocBytes === undefined ? {} : { maxLayerBytes: maxTocBytes }),
+      ...(maxEntries === undefined ? {} : { maxEntries }),
+    },
+  };
+  return [createRafsReader(rafsLimits), createEstargzReader(limits), createZstdchunkedReader(limits)];
 }
 
 /**
@@ -16,16 +26,21 @@ export function createLayerReaders(init: { estargz?: Partial<EstargzLimits> } = 
 export async function readLayer(
   layer: LayerDescriptor,
   blob: RangedBlob,
-  { signal, readers = createLayerReaders() }: { signal: AbortSignal; readers?: readonly LayerReader[] },
+  {
+    signal,
+    readers = createLayerReaders(),
+    openBlob,
+  }: { signal: AbortSignal; readers?: readonly LayerReader[]; openBlob?: OpenBlob },
 ): Promise<{ format: string; content: LayerContent }> {
   try {
     if (layer.size !== undefined && layer.size !== blob.size) {
       throw new ShoalError('INVALID_LAYER', `the blob has ${blob.size} bytes, its descriptor says ${layer.size}`);
     }
     const cached = cacheTail(blob);
+    const options = openBlob === undefined ? { signal } : { signal, openBlob };
     for (const reader of readers) {
       if (!(await reader.probe(layer, cached, { signal }))) continue;
-      return { format: reader.format, content: await reader.read(layer, cached, { signal }) };
+      return { format: reader.format, content: await reader.read(layer, cached, options) };
     }
     throw new ShoalError('UNSUPPORTED_LAYER', 'no reader knows this layer format');
   } catch (error) {

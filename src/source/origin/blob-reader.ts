@@ -16,6 +16,7 @@ export interface BlobTail {
 interface Where {
   readonly registry: string;
   readonly repository: string;
+  readonly retryBudgetMs?: number;
 }
 
 /** Ranged reads of blobs: every answer is held against what was asked before a byte of its body is read. */
@@ -152,12 +153,8 @@ export class BlobReader {
     });
   }
 
-  #request(
-    { registry, repository }: Where,
-    digest: Digest,
-    signal: AbortSignal,
-  ): Omit<SessionRequest, 'method' | 'plan'> {
-    return { registry, repository, path: `/v2/${repository}/blobs/${parseDigest(digest)}`, signal };
+  #request(where: Where, digest: Digest, signal: AbortSignal): Omit<SessionRequest, 'method' | 'plan'> {
+    return { ...where, path: `/v2/${where.repository}/blobs/${parseDigest(digest)}`, signal };
   }
 }
 

@@ -52,6 +52,8 @@ export const TOKEN_LIMITS = {
   useFraction: 0.9,
   /** After everything we have was refused nobody asks for this long: a changed password counts soon, no account is locked. */
   refusedRest: { firstMs: 1_000, longestMs: 10_000 },
+  /** A token that is good for longer is not lent to a mirror (S8). */
+  longestLentMs: 5 * 60_000,
   /** Challenges that one request answers: one per credential tried. */
   maxAnswers: 8,
   /** One token request with its retries; shared by all who wait for it. */

@@ -13,6 +13,7 @@ import type { CredentialChain } from './credentials.ts';
 import { REGISTRY_LIMITS } from './limits.ts';
 import { createRegistryGate, type RegistryGate } from './registry-gate.ts';
 import { type RetryInit, withRetries } from './retry.ts';
+import type { Secret } from './secret.ts';
 import { RegistrySession, type SessionRequest } from './session.ts';
 import { createTokenSource, type TokenSource } from './token.ts';
 import {
@@ -28,6 +29,8 @@ export type Repository = Pick<Reference, 'registry' | 'repository'>;
 
 interface Options {
   readonly signal: AbortSignal;
+  /** In place of the client's own: short where somebody has another way to go. Holds for all reads of a blob. */
+  readonly retryBudgetMs?: number;
 }
 
 /** What a tag points at. */
@@ -58,6 +61,11 @@ export interface RegistryClient {
   blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail>;
   /** A small blob as a whole, such as the image config, verified. Throws INVALID_MANIFEST for wrong bytes. */
   config(repository: Repository, descriptor: { digest: Digest; size: number }, options: Options): Promise<Uint8Array>;
+  /**
+   * The Authorization header with the registry's token for pulls of this one repository, when there is one that ends
+   * within five minutes; never a password. For mirrors that the operator lets have it.
+   */
+  pullToken(repository: Repository): Secret | undefined;
   /** There are new credentials for this repository: refusals of the former ones are forgotten. */
   renewed(repository: Repository): void;
   /** Cuts all connections; calls under way fail. Idempotent. */
@@ -105,12 +113,15 @@ class Client implements RegistryClient {
     this.#tokens = createTokenSource({ ...components, ...this.#retry, transport: this.#transport });
     this.#session = new RegistrySession({ ...components, transport: this.#transport, tokens: this.#tokens });
     const { attempts, connections, maxRetryAfterMs, retryBudgetMs } = { ...REGISTRY_LIMITS, ...init };
-    this.#gate = createRegistryGate(this.#retry, {
-      most: connections,
-      longestWaitMs: maxRetryAfterMs,
-      budgetMs: retryBudgetMs,
-      rests: attempts > 1,
-    });
+    this.#gate = createRegistryGate(
+      { ...this.#retry, log: components.log },
+      {
+        most: connections,
+        longestWaitMs: maxRetryAfterMs,
+        budgetMs: retryBudgetMs,
+        rests: attempts > 1,
+      },
+    );
     this.#blobs = new BlobReader((request) => this.#send(request));
   }
 
@@ -156,16 +167,17 @@ class Client implements RegistryClient {
     { digest, size }: { digest: Digest; size?: number },
     options: Options,
   ): Promise<RangedBlob> {
-    const known = size ?? (await this.#blobs.size(repository, digest, options.signal));
+    const where = within(repository, options);
+    const known = size ?? (await this.#blobs.size(where, digest, options.signal));
     return {
       digest,
       size: known,
-      read: (offset, length, how) => this.#blobs.read(repository, digest, known, { offset, length }, how),
+      read: (offset, length, how) => this.#blobs.read(where, digest, known, { offset, length }, how),
     };
   }
 
   blobTail(repository: Repository, digest: Digest, maxBytes: number, options: Options): Promise<BlobTail> {
-    return this.#blobs.tail(repository, digest, maxBytes, options.signal);
+    return this.#blobs.tail(within(repository, options), digest, maxBytes, options.signal);
   }
 
   async config(
@@ -179,6 +191,10 @@ class Client implements RegistryClient {
     const bytes = await this.#blobs.whole(repository, digest, size, signal);
     verify(bytes, digest, 'config');
     return bytes;
+  }
+
+  pullToken(repository: Repository): Secret | undefined {
+    return this.#tokens.lendable(repository);
   }
 
   renewed(repository: Repository): void {
@@ -199,11 +215,12 @@ class Client implements RegistryClient {
     { registry, repository }: Repository,
     target: string,
     method: 'GET' | 'HEAD',
-    { signal }: Options,
+    { signal, retryBudgetMs }: Options,
   ): SessionRequest {
     return {
       registry,
       repository,
+      ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }),
       path: `/v2/${repository}/manifests/${checkTarget(target)}`,
       method,
       accept: ACCEPT,
@@ -222,18 +239,25 @@ class Client implements RegistryClient {
   }
 
   #send(request: SessionRequest): Promise<Exchange> {
-    const { registry, path, signal } = request;
+    const { registry, path, signal, retryBudgetMs } = request;
+    const { clock } = this.#retry;
+    const endsAtMs = retryBudgetMs === undefined ? undefined : clock.nowMs() + retryBudgetMs;
     return withRetries(
       this.#retry,
-      this.#init,
+      { ...this.#init, ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }) },
       signal,
-      (giveUpAtMs) => this.#gate.pass(request, (progress) => this.#session.send(request, progress), giveUpAtMs),
+      (giveUpAtMs = endsAtMs) =>
+        this.#gate.pass(request, (progress) => this.#session.send(request, progress), giveUpAtMs),
       (error, waitMs) => {
         this.#log.debug('registry request failed, trying again', { registry, path, error: error.message, waitMs });
       },
-      () => this.#gate.patienceMs(registry),
+      () => Math.min(this.#gate.patienceMs(registry), retryBudgetMs ?? Number.POSITIVE_INFINITY),
     );
   }
+}
+
+function within({ registry, repository }: Repository, { retryBudgetMs }: Options) {
+  return { registry, repository, ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }) };
 }
 
 /** Tags come from parsed references and digests from manifests, but both end up in a path. */

@@ -6,6 +6,7 @@ import {
   type RegistryPace,
 } from '../../core/policy/registry-pace.ts';
 import { hasCode, ShoalError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
 import type { Urgency } from '../../store/chunk-store.ts';
 
 /** A request that wants to pass; `urgency` is read anew while it waits, for it may change. */
@@ -45,7 +46,7 @@ export interface RegistryGateInit {
 const MAX_LANES = 256;
 
 export function createRegistryGate(
-  components: { clock: Clock; random: () => number },
+  components: { clock: Clock; log: Logger; random: () => number },
   init: RegistryGateInit,
 ): RegistryGate {
   return new Gate(components, init);
@@ -62,19 +63,23 @@ interface Lane {
   readonly pace: RegistryPace;
   readonly waiting: Set<Waiter>;
   lastFailure: unknown;
+  /** What the log was told last. */
+  told: 'answers' | 'busy' | 'away';
   /** When the lane is looked at again by itself. */
   wakeAtMs: number | undefined;
 }
 
 class Gate implements RegistryGate {
   readonly #clock: Clock;
+  readonly #log: Logger;
   readonly #random: () => number;
   readonly #init: RegistryGateInit;
   readonly #lanes = new Map<string, Lane>();
   readonly #closing = new AbortController();
 
-  constructor(components: { clock: Clock; random: () => number }, init: RegistryGateInit) {
+  constructor(components: { clock: Clock; log: Logger; random: () => number }, init: RegistryGateInit) {
     this.#clock = components.clock;
+    this.#log = components.log;
     this.#random = components.random;
     this.#init = init;
   }
@@ -96,6 +101,7 @@ class Gate implements RegistryGate {
       throw error;
     } finally {
       lane.pace.end(paced, this.#clock.nowMs(), outcome, askedMs);
+      this.#tell(lane, outcome);
       this.#serve(lane);
     }
   }
@@ -112,12 +118,25 @@ class Gate implements RegistryGate {
     }
   }
 
+  /** One line when a registry becomes busy or is gone, and one when it is back. */
+  #tell(lane: Lane, outcome: PaceOutcome): void {
+    if (this.#init.rests === false) return;
+    const isAway = outcome === 'away' && lane.pace.isAway(this.#clock.nowMs());
+    const now = outcome === 'throttled' ? 'busy' : isAway ? 'away' : outcome === 'answered' ? 'answers' : lane.told;
+    if (now === lane.told) return;
+    lane.told = now;
+    const { registry, lastFailure } = lane;
+    if (now === 'answers') this.#log.info('the registry answers again', { registry });
+    else if (now === 'busy') this.#log.warn('the registry is busy, requests to it wait', { registry });
+    else this.#log.warn('the registry cannot be reached', { registry, why: (lastFailure as Error).message });
+  }
+
   #lane(registry: string): Lane {
     let lane = this.#lanes.get(registry);
     if (lane === undefined) {
       const { most, rests } = this.#init;
       const pace = createRegistryPace({ most, random: this.#random, ...(rests === undefined ? {} : { rests }) });
-      lane = { registry, pace, waiting: new Set(), lastFailure: undefined, wakeAtMs: undefined };
+      lane = { registry, pace, waiting: new Set(), lastFailure: undefined, told: 'answers', wakeAtMs: undefined };
       this.#lanes.set(registry, lane);
       if (this.#lanes.size > MAX_LANES) this.#forget(lane);
     }

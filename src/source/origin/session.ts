@@ -24,6 +24,8 @@ export interface SessionRequest {
   readonly signal: AbortSignal;
   /** Whether somebody waits for it; may change while it waits for its turn. */
   readonly urgency?: Urgency | undefined;
+  /** How long to go on after a first failure, when not as long as usual. */
+  readonly retryBudgetMs?: number;
   /** Told of an exact body as it arrives. */
   readonly onBytes?: OnBytes | undefined;
   /** Called for a 2xx or 416 answer; may throw to refuse it unread. */
@@ -117,15 +119,22 @@ export class RegistrySession {
     const { host } = target.url;
     const what = `${host} answered ${status} for ${request.registry}${request.path}`;
     if (status === 401 || status === 403) {
-      const note = target.credentials ? '' : ' (reached by redirect, so it gets no credentials)';
-      return new ShoalError('AUTH_REFUSED', `${what}${note}`, { status });
+      const note = target.credentials || target.hops === 0 ? '' : ' (reached by redirect, so it gets no credentials)';
+      return new ShoalError('AUTH_REFUSED', `${what}${note}`, { status, ...errorType(headers) });
     }
     const retryAfterMs = parseRetryAfter(headers['retry-after'], this.#components.clock);
     return new ShoalError('REGISTRY_RESPONSE', what, {
       status,
       ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+      ...errorType(headers),
     });
   }
+}
+
+/** Whose error a Dragonfly client passes on: `backend` is the registry's own. */
+function errorType(headers: ResponseHeaders): { errorType?: string } {
+  const type = headers['x-dragonfly-error-type']?.toLowerCase();
+  return type === 'backend' || type === 'proxy' || type === 'dfdaemon' ? { errorType: type } : {};
 }
 
 /** A response, and what its request was authorized with: a refused token differs from one replaced meanwhile. */

@@ -35,6 +35,8 @@ export interface TokenSource {
   ): Promise<void>;
   /** The registry took a request with this header value. */
   accepted(scope: AuthorizationScope, used: Secret): void;
+  /** A token that may be lent to a mirror: for pulls of this one repository, and good for five minutes at most. */
+  lendable(scope: AuthorizationScope): Secret | undefined;
   /** There are new credentials for this repository: what was refused before says nothing any more. */
   renewed(scope: AuthorizationScope): void;
   /** Ends token requests under way. */
@@ -121,6 +123,13 @@ class Tokens implements TokenSource {
     state.isProven = true;
     state.exhaustions = 0;
     forgetRefusals(state);
+  }
+
+  lendable(scope: AuthorizationScope): Secret | undefined {
+    const held = this.#states.get(scopeKey(scope))?.held;
+    if (held === undefined) return undefined;
+    const leftMs = held.expiresAtMs - this.#components.clock.nowMs();
+    return leftMs > 0 && leftMs <= TOKEN_LIMITS.longestLentMs ? held.header : undefined;
   }
 
   renewed(scope: AuthorizationScope): void {

@@ -1,4 +1,4 @@
-import { Agent, buildConnector, type Dispatcher } from 'undici';
+import { Agent, buildConnector, type Dispatcher, ProxyAgent } from 'undici';
 import { ShoalError } from '../../errors.ts';
 import type { OnBytes } from '../../image/layer-reader.ts';
 import type { ApprovedUrl, Reach, RequestHeaders, UrlPolicy } from '../url-policy.ts';
@@ -50,6 +50,19 @@ export interface TransportInit {
   readonly attemptTimeoutMs?: number;
   /** PEM certificates trusted in place of the built-in ones. */
   readonly ca?: string;
+  /** How TLS is spoken, in place of `ca`. */
+  readonly tls?: TransportTls;
+  /** Requests go through this forward proxy (`http://host:port`), which resolves names itself. */
+  readonly proxy?: string;
+}
+
+/** PEM texts; certificates and keys are pairs in the same order. */
+export interface TransportTls {
+  readonly ca?: readonly string[];
+  readonly cert?: readonly string[];
+  readonly key?: readonly string[];
+  /** False: any certificate will do, as `skip_verify` asks. */
+  readonly rejectUnauthorized?: boolean;
 }
 
 /** A transport over undici. */
@@ -59,9 +72,9 @@ export function createTransport(components: { policy: UrlPolicy }, init: Transpo
 
 class UndiciTransport implements Transport {
   readonly #policy: UrlPolicy;
-  readonly #init: Required<Omit<TransportInit, 'ca'>> & Pick<TransportInit, 'ca'>;
+  readonly #init: Required<Omit<TransportInit, 'ca' | 'tls' | 'proxy'>> & Pick<TransportInit, 'ca' | 'tls' | 'proxy'>;
   /** One per reach: a connection is only reused by requests that may go to the same classes of address. */
-  readonly #agents = new Map<Reach, Agent>();
+  readonly #agents = new Map<Reach, Dispatcher>();
   #closed = false;
 
   constructor(policy: UrlPolicy, init: TransportInit) {
@@ -75,16 +88,20 @@ class UndiciTransport implements Transport {
       if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the registry client is closed');
       request.signal.throwIfAborted();
       const handler = new ExchangeHandler(target, request, this.#init.attemptTimeoutMs, resolve, reject);
+      // A forward proxy is told the whole URL; https goes through a tunnel, which its agent makes.
+      const { proxy } = this.#init;
+      const absolute = proxy !== undefined && target.url.protocol === 'http:';
+      const headers = this.#policy.headers(target, request.headers);
       const options: Dispatcher.DispatchOptions = {
-        origin: target.url.origin,
-        path: target.url.pathname + target.url.search,
+        origin: absolute ? proxy : target.url.origin,
+        path: absolute ? target.url.href : target.url.pathname + target.url.search,
         method: request.method,
-        headers: this.#policy.headers(target, request.headers),
+        headers: absolute ? ['host', target.url.host, ...headers] : headers,
         body: request.body ?? null,
         idempotent: true,
       };
       try {
-        this.#agent(target.reach).dispatch(options, handler);
+        this.#agent(target).dispatch(options, handler);
       } catch (error) {
         handler.onResponseError(undefined, error as Error);
       }
@@ -99,26 +116,35 @@ class UndiciTransport implements Transport {
     this.#agents.clear();
   }
 
-  #agent(reach: Reach): Agent {
+  #agent({ reach, url }: ApprovedUrl): Dispatcher {
     let agent = this.#agents.get(reach);
     if (agent === undefined) {
-      const { connections, connectTimeoutMs, headersTimeoutMs, stallTimeoutMs, ca } = this.#init;
-      agent = new Agent({
-        connections,
-        pipelining: 1,
-        allowH2: false,
-        maxHeaderSize: REGISTRY_LIMITS.maxHeaderBytes,
-        headersTimeout: headersTimeoutMs,
-        bodyTimeout: stallTimeoutMs,
-        connect: buildConnector({
-          timeout: connectTimeoutMs,
-          allowH2: false,
-          lookup: this.#policy.lookup(reach),
-          ...(ca === undefined ? {} : { ca }),
-        } as buildConnector.BuildOptions),
-      });
+      agent = this.#makeAgent(reach, url.protocol === 'https:' ? this.#init.proxy : undefined);
       this.#agents.set(reach, agent);
     }
     return agent;
+  }
+
+  #makeAgent(reach: Reach, tunnel: string | undefined): Dispatcher {
+    const { connections, connectTimeoutMs, headersTimeoutMs, stallTimeoutMs, ca, tls } = this.#init;
+    const secure = tls ?? (ca === undefined ? {} : { ca });
+    const connect = { timeout: connectTimeoutMs, allowH2: false, lookup: this.#policy.lookup(reach) };
+    const options = {
+      connections,
+      pipelining: 1,
+      allowH2: false,
+      maxHeaderSize: REGISTRY_LIMITS.maxHeaderBytes,
+      headersTimeout: headersTimeoutMs,
+      bodyTimeout: stallTimeoutMs,
+    };
+    if (tunnel !== undefined) {
+      return new ProxyAgent({
+        ...options,
+        uri: tunnel,
+        proxyTls: connect,
+        requestTls: { ...connect, ...secure },
+      } as never);
+    }
+    return new Agent({ ...options, connect: buildConnector({ ...connect, ...secure } as buildConnector.BuildOptions) });
   }
 }

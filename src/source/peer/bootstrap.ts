@@ -29,6 +29,17 @@ export function parseBootstrap(text: string): BootstrapEntry {
   return { host, port, id: address?.[3] };
 }
 
+/** Parses `address:port` or `[v6]:port`. Throws CONFIG_INVALID. */
+export function parseListen(text: string): { host: string; port: number } {
+  const match = /^(?:\[([0-9a-fA-F:]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2] ?? '';
+  const port = Number(match?.[3]);
+  if (isIP(host) === 0 || !(port >= 1 && port <= 65_535)) {
+    throw new ShoalError('CONFIG_INVALID', `swarm.listen: ${JSON.stringify(text)}: expected an address and a port`);
+  }
+  return { host, port };
+}
+
 /** All addresses an entry stands for now: a name may gain and lose some. None when it can't be resolved. */
 export async function resolveBootstrap(entry: BootstrapEntry): Promise<BootstrapEntry[]> {
   if (isIP(entry.host) !== 0) return [entry];

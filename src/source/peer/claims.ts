@@ -1,6 +1,6 @@
 import type { ClaimLedger, LedgerAnswer } from '../../core/policy/claim-ledger.ts';
 import { CLAIM_LIMITS } from '../../core/policy/claim-limits.ts';
-import { ShoalError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
 import type { Bans } from './bans.ts';
 import { placeOfRegion } from './chunk-key.ts';
 import { decodeClaims, encodeClaim, encodeClaims, encodeSettle, type WireClaim } from './claim-messages.ts';
@@ -27,6 +27,7 @@ export interface ClaimComponents {
   readonly links: PeerLinks;
   readonly bans: Bans;
   readonly ledger: ClaimLedger;
+  readonly log: Logger;
 }
 
 /** Coordinators asked before everything is granted: each that is silent costs a timeout of a waiting read. */
@@ -105,8 +106,8 @@ class SwarmClaims implements Claims {
         this.#remember(request, id);
         return answers;
       } catch (error) {
-        if (!(error instanceof ShoalError) && (error as Error).name !== 'TimeoutError') throw error;
         signal.throwIfAborted();
+        this.#parts.log.debug('a claim was not answered', { peer: id, reason: String(error) });
       }
     }
     return request.digests.map(() => ({ kind: 'granted', leaseMs: CLAIM_LIMITS.leaseMs }));

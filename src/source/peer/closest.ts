@@ -22,27 +22,32 @@ export function closestOf<T extends Placed>(
   const prefix = prefixOf(place);
   const best: T[] = [];
   const distances: number[] = [];
+  let used = 0;
   let worst = Number.POSITIVE_INFINITY;
   for (let index = 0; index < members.length; index += 1) {
     const distance = ((prefixes[index] as number) ^ prefix) >>> 0;
     if (distance > worst) continue;
     const member = members[index] as T;
-    let at = best.length;
-    while (at > 0 && isCloser(member, distance, best[at - 1] as T, distances[at - 1] as number, place)) at -= 1;
-    if (at === count) continue;
-    best.splice(at, 0, member);
-    distances.splice(at, 0, distance);
-    if (best.length > count) {
-      best.pop();
-      distances.pop();
+    let at = used;
+    for (; at > 0; at -= 1) {
+      const before = best[at - 1] as T;
+      const beforeDistance = distances[at - 1] as number;
+      if (distance > beforeDistance || (distance === beforeDistance && !isCloser(member, before, place))) break;
+      if (at === count) continue;
+      best[at] = before;
+      distances[at] = beforeDistance;
     }
-    if (best.length === count) worst = distances[count - 1] as number;
+    if (at === count) continue;
+    best[at] = member;
+    distances[at] = distance;
+    if (used < count) used += 1;
+    if (used === count) worst = distances[count - 1] as number;
   }
   return best;
 }
 
-function isCloser(one: Placed, distance: number, other: Placed, otherDistance: number, place: Uint8Array): boolean {
-  if (distance !== otherDistance) return distance < otherDistance;
+/** By the bits after the first 32, which are the same. */
+function isCloser(one: Placed, other: Placed, place: Uint8Array): boolean {
   for (let index = 4; index < place.byteLength; index += 1) {
     const here = (one.place[index] as number) ^ (place[index] as number);
     const there = (other.place[index] as number) ^ (place[index] as number);

@@ -33,6 +33,8 @@ export interface FinderComponents {
 
 /** Peers asked beyond those that should have the record: tables differ for a moment when somebody joins or leaves. */
 const ASKED_BEYOND = 2;
+/** Ms that answers may come after enough of the others said no: several round trips within a cluster. */
+const LATE_MS = 20;
 /** Most peers asked at once. */
 const ASKED_MAX = 5;
 
@@ -48,16 +50,9 @@ export function createFinder(components: FinderComponents, init: { replication: 
       if (members.length <= 1 && table.members.length <= 1) return;
       if (unknown.has(key)) return;
       const found = { any: false, answered: 0 };
-      yield* collect(
-        search(
-          components,
-          key,
-          members.map(({ id }) => id),
-          found,
-          signal,
-        ),
-        signal,
-      );
+      const ids = members.map(({ id }) => id);
+      const enough = Math.min(init.replication, ids.length);
+      yield* collect(search(components, key, { ids, enough }, found, signal), signal);
       if (found.any) return;
       // Those who must know said no: nobody has it. Else they are not those who must know.
       if (found.answered > 0 && !components.isYoung()) unknown.add(key);
@@ -99,17 +94,24 @@ async function* collect(source: Source, signal: AbortSignal): AsyncGenerator<Nei
   signal.throwIfAborted();
 }
 
-/** Asks this node's own index and the peers closest to the key, all at once. */
+/**
+ * Asks this node's own index and the peers closest to the key, all at once. When as many as keep a record said no, the
+ * others have LATE_MS: one that is away must not make every search for something new wait for its timeout.
+ */
 function search(
   parts: FinderComponents,
   key: Uint8Array,
-  ids: readonly string[],
+  asked: { ids: readonly string[]; enough: number },
   found: { any: boolean; answered: number },
   signal: AbortSignal,
 ): Source {
   return async (emit) => {
     const { table, index, links, clock } = parts;
+    const late = Promise.withResolvers<void>();
+    let timer: NodeJS.Timeout | undefined;
+    let named = 0;
     const tell = async (id: string): Promise<void> => {
+      named += 1;
       const neighbour = await neighbourOf(parts, id, signal);
       if (neighbour === undefined) return;
       found.any = true;
@@ -120,12 +122,14 @@ function search(
       const body = await links.request(id, MESSAGE.find, key, { timeoutMs, signal });
       const providers = hearAll(parts, decodePeers(body, SWARM_LIMITS.providersPerKey));
       found.answered += 1;
+      if (found.answered === asked.enough) timer = setTimeout(() => named === 0 && late.resolve(), LATE_MS);
       await Promise.all(providers.map((provider) => (provider === undefined ? undefined : tell(provider))));
     };
     const own = index.lookup(key, clock.nowMs()).map(tell);
-    if (ids.includes(table.self.id)) found.answered += 1;
-    const others = ids.filter((id) => id !== table.self.id).map(ask);
-    await Promise.allSettled([...own, ...others]);
+    if (asked.ids.includes(table.self.id)) found.answered += 1;
+    const others = asked.ids.filter((id) => id !== table.self.id).map(ask);
+    await Promise.race([Promise.allSettled([...own, ...others]), late.promise]);
+    clearTimeout(timer);
   };
 }
 

@@ -19,11 +19,13 @@ export const SWARM_LIMITS = {
   zoneBytes: 64,
 
   // streams and connections
-  /** Streams of our protocol that one peer may open at a time: requests, announcements, and one spare of each. */
-  streamsPerPeer: 4,
+  /** Streams of our protocol that one peer may open at a time: requests, announcements, and one that replaces another. */
+  streamsPerPeer: 3,
   /** Streams of kad-dht that one peer may open at a time; a query opens one per message. */
-  kadStreamsPerPeer: 16,
-  /** Streams of any protocol within one connection: the above, identify and ping in both directions. */
+  kadStreamsPerPeer: 8,
+  /** Bytes one stream of kad-dht may carry: a message takes 4 KiB, and the library would buffer 4 MiB of one. */
+  kadStreamBytes: 64 * KIB,
+  /** Streams of any protocol that one peer may open within a connection: the above, identify and ping. */
   streamsPerConnection: 32,
   /** Bytes that may wait unread in one stream: the smallest window yamux has. */
   streamWindowBytes: 256 * KIB,
@@ -77,22 +79,25 @@ export const SWARM_LIMITS = {
   /** For the walk when nobody among the closest answered. */
   walkTimeoutMs: 3_000,
   /** For one answer to a claim, before the next closest is asked. */
-  claimTimeoutMs: 300,
+  claimTimeoutMs: 500,
   haveTimeoutMs: 2_000,
+  /** A peer is gone when so many questions in a row were not answered, and it said nothing for so long. */
+  unansweredMax: 3,
+  silenceMs: 5_000,
 } as const;
 
 /** Bytes one ledger entry and one ledger member take, rounded up. */
 const LEDGER_BYTES = { chunk: 256, member: 56 };
-/** libp2p's own objects of a connection, measured: 60 to 90 KiB. */
-const CONNECTION_BYTES = 128 * KIB;
+/** libp2p's own objects of a connection, and what identify and ping may have unread. */
+const CONNECTION_BYTES = 192 * KIB;
 const PEER_BYTES = 512;
 
 /** What the swarm may take at most, in bytes, when every peer behaves as badly as the limits let it. */
 export function worstCaseBytes(init: { connections: number; records: number }): number {
-  const { streamsPerPeer, streamsPerConnection, streamWindowBytes, frameBytes } = SWARM_LIMITS;
-  // A stream of ours keeps one frame in parts and one answer besides its window.
+  const { streamsPerPeer, streamWindowBytes, frameBytes, kadStreamsPerPeer, kadStreamBytes } = SWARM_LIMITS;
+  // A stream of ours keeps up to two windows unread, one frame in parts, and one answer.
   const perConnection =
-    CONNECTION_BYTES + (streamsPerConnection / 2) * streamWindowBytes + 2 * streamsPerPeer * frameBytes;
+    CONNECTION_BYTES + streamsPerPeer * 2 * (streamWindowBytes + frameBytes) + kadStreamsPerPeer * kadStreamBytes;
   const ledger = CLAIM_LIMITS.chunks * LEDGER_BYTES.chunk + CLAIM_LIMITS.members * LEDGER_BYTES.member;
   const own = SWARM_LIMITS.announceQueue * 32;
   return (

@@ -2,7 +2,7 @@ import type { Connection, Stream } from '@libp2p/interface';
 import type { Clock } from '../../clock.ts';
 import { orAborted } from '../../core/or-aborted.ts';
 import { createRateLimit, type RateLimit } from '../../core/policy/rate-limit.ts';
-import { ShoalError } from '../../errors.ts';
+import { hasCode, ShoalError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import type { Bans } from './bans.ts';
 import { SWARM_LIMITS } from './limits.ts';
@@ -56,6 +56,9 @@ interface Link {
   bulk: Promise<RequestStream> | undefined;
   greeting: Promise<void> | undefined;
   offences: number;
+  /** Questions in a row that were not answered in time, and when the peer last said anything. */
+  unanswered: number;
+  heardMs: number;
   readonly batches: RateLimit;
   readonly requests: RateLimit;
 }
@@ -105,7 +108,15 @@ class Links implements PeerLinks {
     await this.reach(id, signal === undefined ? {} : { signal });
     this.#parts.table.used(id);
     const stream = await this.#stream(id, options.isBulk === true ? 'bulk' : 'main');
-    return await stream.request(type, body, signal === undefined ? { timeoutMs } : { timeoutMs, signal });
+    const link = this.#link(id);
+    try {
+      const answer = await stream.request(type, body, signal === undefined ? { timeoutMs } : { timeoutMs, signal });
+      this.#heard(link);
+      return answer;
+    } catch (error) {
+      if (hasCode(error, 'DEADLINE_EXCEEDED')) this.#onSilence(id, link);
+      throw error;
+    }
   }
 
   async meet(to: { host: string; port: number; id?: string }): Promise<string> {
@@ -134,6 +145,21 @@ class Links implements PeerLinks {
     await this.#parts.node.hangUp(id);
     this.#onClosed(id);
     this.#hangingUp.delete(id);
+  }
+
+  #heard(link: Link): void {
+    link.unanswered = 0;
+    link.heardMs = this.#parts.clock.nowMs();
+  }
+
+  /** A host that lost its power closes no connection: one that says nothing for a while is taken for gone. */
+  #onSilence(id: string, link: Link): void {
+    const { clock, table, log } = this.#parts;
+    link.unanswered += 1;
+    const { unansweredMax, silenceMs } = SWARM_LIMITS;
+    if (link.unanswered < unansweredMax || clock.nowMs() - link.heardMs < silenceMs) return;
+    log.info('a swarm peer does not answer any more', { peer: id });
+    void this.hangUp(id).then(() => table.failed(id));
   }
 
   async #dial(id: string): Promise<void> {
@@ -189,6 +215,8 @@ class Links implements PeerLinks {
         bulk: undefined,
         greeting: undefined,
         offences: 0,
+        unanswered: 0,
+        heardMs: clock.nowMs(),
         batches: createRateLimit({ clock }, { perSecond: batchesPerSecond, burst: batchesPerSecond }),
         requests: createRateLimit({ clock }, { perSecond: requestsPerSecond, burst: requestsPerSecond }),
       };
@@ -228,6 +256,7 @@ class Links implements PeerLinks {
         type === MESSAGE.announce || type === MESSAGE.withdraw ? link.batches.take() : link.requests.take(),
       onOffence: (error) => this.#onOffence(id, error),
       answer: (type, body) => {
+        this.#heard(link);
         if (type === MESSAGE.hello) {
           this.#accept(id, decodeHello(body), connection);
           return this.#hello;

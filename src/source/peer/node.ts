@@ -15,13 +15,14 @@ import { ping } from '@libp2p/ping';
 import { preSharedKey } from '@libp2p/pnet';
 import { tcp } from '@libp2p/tcp';
 import { yamux } from '@libp2p/yamux';
-import { multiaddr } from '@multiformats/multiaddr';
+import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { CID } from 'multiformats/cid';
 import * as raw from 'multiformats/codecs/raw';
 import * as multihash from 'multiformats/hashes/digest';
 import { ShoalError } from '../../errors.ts';
 import { VERSION } from '../../version.ts';
+import { classifyAddress } from '../address.ts';
 import { KEY_BYTES } from './chunk-key.ts';
 import { SWARM_LIMITS } from './limits.ts';
 import { hostAndPort, multiaddrText } from './multiaddrs.ts';
@@ -41,6 +42,8 @@ export interface SwarmNode {
   dial(to: { host: string; port: number; id?: string }, options?: { signal?: AbortSignal }): Promise<Connection>;
   connectionsTo(id: string): readonly Connection[];
   readonly connectionCount: number;
+  /** Whether kad-dht can describe the peer to others. */
+  isInPeerStore(id: string): Promise<boolean>;
   hangUp(id: string): Promise<void>;
   onConnection(listener: (connection: Connection, event: 'open' | 'close') => void): void;
   onStream(handler: (stream: Stream, connection: Connection) => void): Promise<void>;
@@ -59,6 +62,8 @@ export interface SwarmNodeInit {
   /** `host` and `port` to listen on; port 0 takes any. */
   readonly listen: { readonly host: string; readonly port: number };
   readonly connectionsMax: number;
+  /** Whether peers may be at loopback addresses: only where this node is one of several on a host. */
+  readonly allowLoopback: boolean;
 }
 
 /** Starts the node. Throws CONFIG_INVALID without a key, UNAVAILABLE when it can't listen. */
@@ -70,7 +75,9 @@ export async function startNode(
     throw new ShoalError('CONFIG_INVALID', 'a swarm port needs a swarm key: set swarm.key_file');
   }
   try {
-    return new Node(await createNode(components, init, init.key), peerIdFromPrivateKey(init.privateKey));
+    const libp2p = await createNode(components, init, init.key);
+    await libp2p.use(KAD_PROTOCOL, limitBytes);
+    return new Node(libp2p, peerIdFromPrivateKey(init.privateKey));
   } catch (cause) {
     const where = `${init.listen.host}:${init.listen.port}`;
     throw new ShoalError('UNAVAILABLE', `the swarm can't listen on ${where}: ${(cause as Error).message}`, { cause });
@@ -102,6 +109,7 @@ async function createNode(
     ],
     connectionGater: {
       denyDialPeer: refuse,
+      denyDialMultiaddr: (address) => !isAllowed(address, init.allowLoopback),
       denyInboundEncryptedConnection: refuse,
       denyOutboundEncryptedConnection: refuse,
     },
@@ -136,6 +144,26 @@ async function createNode(
         })(withDatastore(libp2p, datastore)) as KadDHT,
     },
   })) as unknown as Libp2p<Services>;
+}
+
+/** Addresses come from other peers: none may send this node to link-local or metadata services, or to its own host. */
+function isAllowed(address: Multiaddr, allowLoopback: boolean): boolean {
+  const reach = classifyAddress(hostAndPort(address)?.host ?? '');
+  return reach === 'loopback' ? allowLoopback : reach !== 'forbidden';
+}
+
+/** Resets a stream of kad-dht that carries more than its messages need. */
+function limitBytes(
+  stream: Stream,
+  connection: Connection,
+  next: (stream: Stream, connection: Connection) => void,
+): void {
+  let bytes = 0;
+  stream.addEventListener('message', ({ data }) => {
+    bytes += data.byteLength;
+    if (bytes > SWARM_LIMITS.kadStreamBytes) stream.abort(new ShoalError('PEER_PROTOCOL', 'too much on one stream'));
+  });
+  next(stream, connection);
 }
 
 function refuseValue(): never {
@@ -192,6 +220,10 @@ class Node implements SwarmNode {
 
   get connectionCount(): number {
     return this.#libp2p.getConnections().length;
+  }
+
+  async isInPeerStore(id: string): Promise<boolean> {
+    return await this.#libp2p.peerStore.has(peerIdFromString(id));
   }
 
   async hangUp(id: string): Promise<void> {

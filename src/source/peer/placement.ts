@@ -3,7 +3,10 @@ import { closestOf, type Placed } from './closest.ts';
 /** A member of the swarm at some moment, as far as placing records goes. */
 export interface PlacedMember extends Placed {
   readonly id: string;
-  /** A member that restarted has forgotten its records: it is not the one it was. */
+  /**
+   * A member that restarted has forgotten its records: it is not the one it was. Empty until this node was greeted: then
+   * it counts as the one it was, and when that turns out wrong it changes.
+   */
   readonly instance: string;
 }
 
@@ -24,8 +27,13 @@ export function placementOf(members: readonly PlacedMember[]): Placement {
 /** True when records placed by one are where the other would place them. */
 export function isSamePlacement(one: Placement, other: Placement): boolean {
   if (one.members.length !== other.members.length) return false;
-  const instances = new Map(one.members.map(({ id, instance }) => [id, instance]));
-  return other.members.every(({ id, instance }) => instances.get(id) === instance);
+  const before = new Map(one.members.map((member) => [member.id, member]));
+  return other.members.every((member) => isSame(member, before.get(member.id)));
+}
+
+function isSame(one: PlacedMember, other: PlacedMember | undefined): boolean {
+  if (one.id !== other?.id) return false;
+  return one.instance === '' || other.instance === '' || one.instance === other.instance;
 }
 
 /** Who gets a record now, and does not have it from before. */
@@ -38,5 +46,5 @@ export function newHolders(
   const targets = now.closest(place, count);
   if (before === undefined) return targets;
   const had = before.closest(place, count);
-  return targets.filter(({ id, instance }) => !had.some((one) => one.id === id && one.instance === instance));
+  return targets.filter((target) => !had.some((one) => isSame(target, one)));
 }

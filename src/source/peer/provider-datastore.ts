@@ -20,7 +20,7 @@ const MULTIHASH_HEAD = [0x12, KEY_BYTES];
 export function createProviderDatastore(components: {
   index: ProviderIndex;
   clock: Pick<Clock, 'nowMs' | 'wallTimeMs'>;
-  isKnown: (id: string) => boolean;
+  isKnown: (id: string) => Promise<boolean>;
   admit: (id: string) => boolean;
 }): Datastore {
   const { index, clock } = components;
@@ -39,7 +39,7 @@ export function createProviderDatastore(components: {
       if (record === undefined || record.id !== undefined) return;
       const value = encodeVarint(clock.wallTimeMs());
       for (const id of index.lookup(record.key, clock.nowMs())) {
-        if (components.isKnown(id)) yield { key: { toString: () => `${prefix}/${id}` }, value };
+        if (await components.isKnown(id)) yield { key: { toString: () => `${prefix}/${id}` }, value };
       }
     },
     async has() {

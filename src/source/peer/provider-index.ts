@@ -5,8 +5,11 @@ import { createProviderShard, type ProviderShard } from './provider-shard.ts';
 
 /** Who announced what to this node. Times are milliseconds of any clock that the caller keeps to. */
 export interface ProviderIndex {
-  /** Adds or refreshes records of one provider; `keys` are packed, 32 bytes each. Gives how many are now on record. */
-  add(provider: string, keys: Uint8Array, nowMs: number): number;
+  /**
+   * Adds or refreshes records of one provider; `keys` are packed, 32 bytes each. Gives how many are now on record.
+   * `isOwn`: the provider is this node, whose records are not counted against the limit of one peer.
+   */
+  add(provider: string, keys: Uint8Array, nowMs: number, options?: { isOwn: boolean }): number;
   /** Removes records of one provider. */
   remove(provider: string, keys: Uint8Array): void;
   /** Who provides the key, at most SWARM_LIMITS.providersPerKey. */
@@ -67,7 +70,7 @@ class ShardedIndex implements ProviderIndex {
     return this.#shards.reduce((sum, shard) => sum + shard.bytes, 0);
   }
 
-  add(id: string, keys: Uint8Array, nowMs: number): number {
+  add(id: string, keys: Uint8Array, nowMs: number, { isOwn } = { isOwn: false }): number {
     const provider = this.#provider(id);
     if (provider === undefined) return 0;
     const now = this.#seconds(nowMs);
@@ -75,7 +78,8 @@ class ShardedIndex implements ProviderIndex {
     let kept = 0;
     for (let at = 0; at + KEY_BYTES <= keys.byteLength; at += KEY_BYTES) {
       const hash = this.#hash(keys, at);
-      const isFull = this.#records >= this.#limits.records || provider.records >= this.#limits.recordsPerPeer;
+      const isFull =
+        this.#records >= this.#limits.records || (!isOwn && provider.records >= this.#limits.recordsPerPeer);
       const most = isFull ? 0 : this.#limits.providersPerKey;
       const result = this.#shard(hash).add(keys, at, hash, provider.number, expires, now, most, this.#onDropped);
       if (result === 'refused') continue;

@@ -23,11 +23,17 @@ export interface SwarmState {
   savePeers(peers: readonly SavedPeer[]): Promise<void>;
 }
 
+/** A record has at least this left when its node ends in order: it was announced within `reannounceMs`. */
+const FRESH_MS = SWARM_LIMITS.recordLifeMs - SWARM_LIMITS.reannounceMs - 3_600_000;
 /** Largest file: 2,000 peers of some 100 bytes, with room. */
 const FILE_BYTES_MAX = 1024 * 1024;
 
 /** Opens the folder, made when missing. `multihashOf` throws for what is no peer id. */
-export function openSwarmState(init: { folder: string; multihashOf: (id: string) => Uint8Array }): SwarmState {
+export function openSwarmState(init: {
+  folder: string;
+  multihashOf: (id: string) => Uint8Array;
+  wallTimeMs: () => number;
+}): SwarmState {
   mkdirSync(init.folder, { recursive: true, mode: 0o700 });
   const peersFile = join(init.folder, 'peers.json');
   const markerFile = join(init.folder, 'announced.json');
@@ -61,6 +67,9 @@ export function openSwarmState(init: { folder: string; multihashOf: (id: string)
         if (value?.isComplete !== true || typeof value.roundMs !== 'number' || !Array.isArray(value.members)) {
           return undefined;
         }
+        // After longer than that, others may have let some of our records go.
+        const ageMs = init.wallTimeMs() - Number(value.savedMs);
+        if (!(ageMs >= 0 && ageMs < FRESH_MS)) return undefined;
         const members = value.members.filter((one) => isId(one?.[0]) && typeof one?.[1] === 'string');
         const placed = members.map(([id, instance]: [string, string]) => {
           const place = placeOfPeer(init.multihashOf(id));
@@ -70,7 +79,10 @@ export function openSwarmState(init: { folder: string; multihashOf: (id: string)
       },
       write({ placement, roundMs, isComplete }) {
         const members = placement?.members.map(({ id, instance }) => [id, instance]) ?? [];
-        return inOrder(() => writeAtomically(markerFile, `${JSON.stringify({ isComplete, roundMs, members })}\n`));
+        const savedMs = init.wallTimeMs();
+        return inOrder(() =>
+          writeAtomically(markerFile, `${JSON.stringify({ isComplete, savedMs, roundMs, members })}\n`),
+        );
       },
     },
   };

@@ -7,6 +7,7 @@ import type { Clock } from '../../clock.ts';
 import { createClaimLedger } from '../../core/policy/claim-ledger.ts';
 import { createRateLimit } from '../../core/policy/rate-limit.ts';
 import type { Logger } from '../../log.ts';
+import { classifyAddress } from '../address.ts';
 import { type Announcer, startAnnouncer } from './announcer.ts';
 import { type Bans, createBans } from './bans.ts';
 import type { BootstrapEntry } from './bootstrap.ts';
@@ -97,12 +98,18 @@ export async function startSwarm(
   const datastore = createProviderDatastore({
     index,
     clock,
-    isKnown: (id) => table !== undefined && (id === table.self.id || node.connectionsTo(id).length > 0),
+    isKnown: (id) => node.isInPeerStore(id),
     admit: admission(clock),
   });
   const node: SwarmNode = await startNode(
     { datastore, isRefused: (id) => bans.has(id) },
-    { privateKey, key: init.key, listen: init.listen, connectionsMax: init.connectionsMax },
+    {
+      privateKey,
+      key: init.key,
+      listen: init.listen,
+      connectionsMax: init.connectionsMax,
+      allowLoopback: [init.listen.host, ...init.bootstrap.map(({ host }) => host)].some(isLoopback),
+    },
   );
   try {
     const { dataPort, fingerprint, zone } = init;
@@ -150,7 +157,11 @@ async function assemble(parts: Parts, init: SwarmInit & { instance: Uint8Array }
     ledger.forget(id);
     void links.reach(id).catch(() => undefined);
   });
-  const state = openSwarmState({ folder: join(init.root, 'swarm'), multihashOf: node.multihashOf.bind(node) });
+  const state = openSwarmState({
+    folder: join(init.root, 'swarm'),
+    multihashOf: (id) => node.multihashOf(id),
+    wallTimeMs: () => clock.wallTimeMs(),
+  });
   for (const peer of state.peers()) table.hear({ ...peer, multihash: node.multihashOf(peer.id) });
   const announcer = startAnnouncer(
     {
@@ -158,7 +169,9 @@ async function assemble(parts: Parts, init: SwarmInit & { instance: Uint8Array }
       marker: state.marker,
       send: async (to, what, keys) => {
         if (to === table.self.id)
-          return what === 'announce' ? void index.add(to, keys, clock.nowMs()) : index.remove(to, keys);
+          return what === 'announce'
+            ? void index.add(to, keys, clock.nowMs(), { isOwn: true })
+            : index.remove(to, keys);
         const { ackTimeoutMs: timeoutMs } = SWARM_LIMITS;
         await links.request(to, MESSAGE[what], keys, { timeoutMs, isBulk: true });
       },
@@ -174,6 +187,10 @@ async function assemble(parts: Parts, init: SwarmInit & { instance: Uint8Array }
     { replication: init.replication },
   );
   return new RunningSwarm({ ...parts, links, ledger, claims, finder, announcer, membership, state });
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || classifyAddress(host) === 'loopback';
 }
 
 /** Stock announcements of one peer: as many records a second as it may send in batches. */

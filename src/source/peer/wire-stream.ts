@@ -52,7 +52,7 @@ export function createRequestStream(stream: Stream, onOffence: (error: ShoalErro
   ): Promise<Uint8Array> {
     if (closed !== undefined) throw closed;
     signal?.throwIfAborted();
-    if (stream.writableNeedsDrain) await stream.onDrain({ signal: AbortSignal.timeout(timeoutMs) });
+    await drained(stream, timeoutMs);
     if (closed !== undefined) throw closed;
     lastId = lastId === 0xffff_ffff ? 1 : lastId + 1;
     const id = lastId;
@@ -65,6 +65,9 @@ export function createRequestStream(stream: Stream, onOffence: (error: ShoalErro
     try {
       stream.send(encodeFrame(type, id, body));
       return await answer.promise;
+    } catch (cause) {
+      if (cause instanceof ShoalError || signal?.aborted === true) throw cause;
+      throw new ShoalError('UNAVAILABLE', 'the stream to the peer ended', { cause });
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);
@@ -82,6 +85,16 @@ export function createRequestStream(stream: Stream, onOffence: (error: ShoalErro
       stream.abort(new Error('closed'));
     },
   };
+}
+
+/** Waits until the stream takes more. Throws UNAVAILABLE when it ends before, or does not in time. */
+async function drained(stream: Stream, timeoutMs: number): Promise<void> {
+  if (!stream.writableNeedsDrain) return;
+  try {
+    await stream.onDrain({ signal: AbortSignal.timeout(timeoutMs) });
+  } catch (cause) {
+    throw new ShoalError('UNAVAILABLE', 'the peer does not read', { cause });
+  }
 }
 
 /** Answers one request; throws PEER_PROTOCOL for a bad one. `undefined` refuses it. */
@@ -114,7 +127,7 @@ export function serveStream(
       const [type, body] = answer === undefined ? [REFUSED, new Uint8Array(1)] : [frame.type | ANSWER, answer];
       stream.send(encodeFrame(type, frame.id, body));
       // Who does not read its answers is not read either.
-      if (stream.writableNeedsDrain) await stream.onDrain();
+      await drained(stream, SWARM_LIMITS.ackTimeoutMs);
     }
     isBusy = false;
     if (stream.readStatus === 'paused') stream.resume();
@@ -137,7 +150,7 @@ export function serveStream(
 
 function listen(stream: Stream, onFrame: (frame: Frame) => void, onOffence: (error: ShoalError) => void): void {
   const parser = createFrameParser();
-  // One who leaves its window full without reading costs no more than that window.
+  // What comes while reading pauses: the window, and what it was widened by a moment before.
   stream.maxReadBufferLength = 2 * SWARM_LIMITS.streamWindowBytes;
   stream.addEventListener('message', ({ data }) => {
     if (stream.status !== 'open') return;

@@ -2,7 +2,6 @@
  * A process that serves chunks to one reader: `node chunk-holder.ts <dir> <chunks> <reader's fingerprint>`. Prints a line
  * of JSON when it listens, and its processor time when its standard input ends.
  */
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -15,11 +14,12 @@ import { createLocalStore } from '../../../src/store/local-store.ts';
 import { createMemoryStore } from '../../../src/store/memory-store.ts';
 import { createSharingStore } from '../../../src/store/shared-chunks.ts';
 import { MemoryIndexDb, testBlob, verified } from '../../store/blob-fixture.ts';
+import { holderContents } from './holder-contents.ts';
 
 const MIB = 1024 * 1024;
 const [dir = '', chunks = '64', fingerprint = ''] = process.argv.slice(2);
 await mkdir(dir, { recursive: true, mode: 0o700 });
-const blob = testBlob(Array.from({ length: Number(chunks) }, () => randomBytes(MIB)));
+const blob = testBlob(holderContents(Number(chunks)));
 for (const [index, bytes] of blob.chunks.entries()) await writeFile(join(dir, `chunk-${index}`), bytes);
 const blobs = await openBlobStore({ log: silentLogger, clock: systemClock }, { root: dir, db: new MemoryIndexDb() });
 const local = createLocalStore({ blobs });

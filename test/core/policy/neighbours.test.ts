@@ -140,16 +140,21 @@ test('the hedge delay is the p95 of recent reads of such a size, within bounds',
 test('second reads from outside are for when it would be faster, and few', () => {
   const hedging = createHedging({ sharers: () => 8 });
   for (let round = 0; round < 8; round += 1) hedging.note('outside', MIB, 300);
-  assert.equal(hedging.takeOutside(MIB, 299), false);
-  assert.equal(hedging.takeOutside(MIB, 300), true, 'one is free');
-  assert.equal(hedging.takeOutside(MIB, 10_000), false);
+  assert.equal(hedging.takeOutside(MIB, 299, 1), false);
+  assert.equal(hedging.takeOutside(MIB, 300, 1), false, 'of two that are free each of eight nodes has a quarter');
   let taken = 0;
   for (let read = 0; read < 10_000; read += 1) {
     hedging.note('neighbour', MIB, 5);
-    if (hedging.takeOutside(MIB, 10_000)) taken += 1;
+    if (hedging.takeOutside(MIB, 10_000, 1)) taken += 1;
   }
   // Of eight nodes that read the same 10,000 chunks: 3 % of the image together.
   assert.ok(taken >= 36 && taken <= 38, `${taken}`);
+
+  const alone = createHedging({ sharers: () => 2 });
+  assert.equal(alone.takeOutside(MIB, 999, 1), false, 'a second is assumed while nothing is known');
+  assert.equal(alone.takeOutside(MIB, 1_000, 2), false, 'two chunks cost two');
+  assert.equal(alone.takeOutside(MIB, 1_000, 1), true);
+  assert.equal(alone.takeOutside(MIB, 1_000, 1), false);
 });
 
 test('what nobody had is believed for a while, and not more than so many are remembered', () => {

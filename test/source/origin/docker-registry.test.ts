@@ -4,8 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { sha256 } from '../../../src/core/digest.ts';
 import { hasCode } from '../../../src/errors.ts';
 import { hostPlatform } from '../../../src/image/platform.ts';
+import { basicCredential, type CredentialSource } from '../../../src/source/origin/credentials.ts';
 import { fetchImage } from '../../../src/source/origin/fetch-image.ts';
 import { RealRegistry } from '../../fakes/registry-real.ts';
+import { makeCertificate, TokenServer } from '../../fakes/token-server.ts';
 import { imageAt, soon, testClient } from './setup.ts';
 
 const fixture = (name: string): string => fileURLToPath(new URL(`../../fixtures/small/${name}`, import.meta.url));
@@ -62,4 +64,58 @@ test('what docker-registry does not have is a 404', { skip }, async () => {
   ]) {
     await assert.rejects(ask(), (error) => hasCode(error, 'REGISTRY_RESPONSE') && error.context.status === 404);
   }
+});
+
+test('docker-registry with TLS and a token server: one token for a hundred reads, renewed, and a changed password heals', {
+  skip,
+}, async () => {
+  await using certificate = await makeCertificate();
+  await using server = await TokenServer.start(certificate);
+  await using registry = await RealRegistry.start({ tls: certificate, token: server });
+  const login = { username: server.username, password: server.password };
+  await registry.push(fixture('oci-estargz'), 'team/app', '1', `${login.username}:${login.password}`);
+  server.requests.length = 0;
+  const reference = imageAt(registry.host);
+  const policy = { registries: { [registry.host]: { plainHttp: false } } };
+  const init = { ca: certificate.cert };
+  const signal = soon(60_000);
+
+  await using stranger = testClient({ policy, init });
+  await assert.rejects(stranger.resolve(reference, { signal }), (error) => hasCode(error, 'AUTH_REFUSED'));
+  await using distrustful = testClient({ policy });
+  await assert.rejects(distrustful.resolve(reference, { signal }), /TLS certificate/);
+
+  const source: CredentialSource = {
+    name: 'file',
+    find: async () => [basicCredential(login.username, login.password)],
+  };
+  server.requests.length = 0;
+  await using client = testClient({ policy, init, sources: [source] });
+  const image = await fetchImage(client, reference, { platform: hostPlatform('x64'), signal });
+  const [layer] = image.manifest.layers;
+  assert.ok(layer !== undefined);
+  const blob = await client.blob(reference, layer, { signal });
+  const read = () => blob.read(0, 100, { signal });
+  const readAll = () => Promise.all(Array.from({ length: 100 }, read));
+  await readAll();
+  assert.equal(server.requests.length, 1, 'a token serves all');
+
+  // The registry stops believing it: as if it had ended too early. All notice at once.
+  server.expiresInSec = 2;
+  client.renewed(reference);
+  await using impatient = testClient({ policy, init, sources: [source] });
+  const other = await impatient.blob(reference, layer, { signal });
+  await other.read(0, 100, { signal });
+  const asked = server.requests.length;
+  await new Promise((resolve) => setTimeout(resolve, 3_000));
+  server.expiresInSec = 300;
+  await Promise.all(Array.from({ length: 100 }, () => other.read(0, 100, { signal })));
+  assert.equal(server.requests.length, asked + 1, 'one renewal for a hundred readers');
+
+  server.password = 'canary-changed';
+  await using late = testClient({ policy, init, sources: [source] });
+  await assert.rejects(late.resolve(reference, { signal }), (error) => hasCode(error, 'AUTH_REFUSED'));
+  login.password = 'canary-changed';
+  late.renewed(reference);
+  assert.equal((await late.resolve(reference, { signal })).digest, image.digest);
 });

@@ -1,5 +1,5 @@
 import { randomFillSync } from 'node:crypto';
-import { systemClock } from '../../../src/clock.ts';
+import { type Clock, systemClock } from '../../../src/clock.ts';
 import { parseReference, type Reference } from '../../../src/image/reference.ts';
 import { type Logger, silentLogger } from '../../../src/log.ts';
 import { createStaticCredentials, type StaticCredentials } from '../../../src/source/origin/config-credentials.ts';
@@ -18,6 +18,7 @@ export function testClient(
     credentials?: StaticCredentials;
     sources?: readonly CredentialSource[];
     log?: Logger;
+    clock?: Clock;
     init?: RegistryClientInit;
   } = {},
 ): RegistryClient {
@@ -26,11 +27,23 @@ export function testClient(
       policy: createUrlPolicy(options.policy),
       credentials: chainCredentials(options.sources ?? [createStaticCredentials(options.credentials ?? {})]),
       log: options.log ?? silentLogger,
-      clock: systemClock,
+      clock: options.clock ?? systemClock,
       random: () => 0.5,
     },
     { retryBaseMs: 2, ...options.init },
   );
+}
+
+/** The machine's clock, which can be moved forward. */
+export function movableClock(): Clock & { ahead(ms: number): void } {
+  let aheadMs = 0;
+  return {
+    ...systemClock,
+    nowMs: () => systemClock.nowMs() + aheadMs,
+    ahead: (ms) => {
+      aheadMs += ms;
+    },
+  };
 }
 
 /** A signal that ends a hanging test. */

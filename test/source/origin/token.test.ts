@@ -9,7 +9,7 @@ import { createStaticCredentials, type StaticCredentials } from '../../../src/so
 import { basicCredential, type CredentialSource } from '../../../src/source/origin/credentials.ts';
 import { Secret } from '../../../src/source/origin/secret.ts';
 import { type FakeAuth, FakeRegistry } from '../../fakes/registry.ts';
-import { imageAt, randomBytes, soon, testClient } from './setup.ts';
+import { imageAt, movableClock, randomBytes, soon, testClient } from './setup.ts';
 
 const LOGIN = { username: 'robot', password: 'canary-password' };
 
@@ -17,12 +17,14 @@ async function setup(auth: FakeAuth, credentials?: (host: string) => StaticCrede
   const registry = await FakeRegistry.start({ auth });
   const lines: string[] = [];
   const log = createLogger({ level: 'debug', write: (line) => void lines.push(line) });
-  const client = testClient({ credentials: credentials?.(registry.host) ?? {}, log });
+  const clock = movableClock();
+  const client = testClient({ credentials: credentials?.(registry.host) ?? {}, log, clock });
   const digest = registry.addBlob(randomBytes(1000));
   const blob = await client.blob(imageAt(registry.host), { digest, size: 1000 }, { signal: soon() });
   return {
     registry,
     client,
+    clock,
     lines,
     read: () => blob.read(0, 10, { signal: soon() }),
     async [Symbol.asyncDispose]() {
@@ -48,6 +50,9 @@ test('a hundred reads that are refused at once lead to one token request', async
   assert.equal(fake.registry.count('/token'), 1);
   await fake.read();
   assert.equal(fake.registry.count('/token'), 1, 'the token is kept');
+  fake.registry.revokeTokens();
+  await Promise.all(Array.from({ length: 100 }, () => fake.read()));
+  assert.equal(fake.registry.count('/token'), 2, 'one more when it stops working, for all (F17)');
 });
 
 test('only pull of the one repository is asked for, whatever the challenge says', async () => {
@@ -157,9 +162,9 @@ test('a changed password heals what was refused, and nobody is asked all the tim
 });
 
 test('a token that ends is replaced while it is still used, by one request, and nobody waits', async () => {
-  await using fake = await setup({ scheme: 'bearer', expiresInSec: 1 });
+  await using fake = await setup({ scheme: 'bearer', expiresInSec: 1_000 });
   await fake.read();
-  await new Promise((resolve) => setTimeout(resolve, 720));
+  fake.clock.ahead(750_000);
   fake.registry.inject({ path: /token/, delayMs: 50 });
   await Promise.all(Array.from({ length: 100 }, () => fake.read()));
   assert.equal(fake.registry.count('/token'), 2);
@@ -170,13 +175,28 @@ test('a token that ends is replaced while it is still used, by one request, and 
 });
 
 test('a token that has ended is replaced before it is sent', async () => {
-  await using fake = await setup({ scheme: 'bearer', expiresInSec: 3 });
+  await using fake = await setup({ scheme: 'bearer', expiresInSec: 1_000 });
   await fake.read();
-  await new Promise((resolve) => setTimeout(resolve, 3_050));
+  fake.clock.ahead(1_000_000);
   fake.registry.requests.length = 0;
   await Promise.all(Array.from({ length: 100 }, () => fake.read()));
   assert.equal(fake.registry.count('/token'), 1);
   assert.ok(fake.registry.requests.every(({ path, headers }) => path.startsWith('/token') || headers.authorization));
+});
+
+test('a mirror may be lent a token that ends soon, never a password nor another repository’s token', async () => {
+  await using fake = await setup({ scheme: 'bearer', ...LOGIN, expiresInSec: 300 }, (host) => ({ [host]: LOGIN }));
+  const where = imageAt(fake.registry.host);
+  assert.equal(fake.client.pullToken(where), undefined);
+  await fake.read();
+  assert.equal(fake.client.pullToken(where)?.reveal(), 'Bearer fake-token-1');
+  assert.equal(fake.client.pullToken({ ...where, repository: 'team/other' }), undefined);
+  await using long = await setup({ scheme: 'bearer', ...LOGIN, expiresInSec: 3_600 }, (host) => ({ [host]: LOGIN }));
+  await long.read();
+  assert.equal(long.client.pullToken(imageAt(long.registry.host)), undefined);
+  await using plain = await setup({ scheme: 'basic', ...LOGIN }, (host) => ({ [host]: LOGIN }));
+  await plain.read();
+  assert.equal(plain.client.pullToken(imageAt(plain.registry.host)), undefined);
 });
 
 test('a token that somebody gave is sent as it is', async () => {

@@ -13,6 +13,7 @@ import { DATA_LIMITS } from './limits.ts';
 /** How to ask a neighbour. */
 export interface FetchOptions {
   readonly signal: AbortSignal;
+  /** Looked at again when the request's turn comes. */
   readonly urgency: Urgency;
   /** How long the neighbour may keep the request while it gets the chunk itself, ms; 0 (default): not at all. */
   readonly waitMs?: number;
@@ -67,14 +68,21 @@ class PooledClient implements ChunkClient {
     ref: Pick<ChunkRef, 'digest' | 'length'>,
     options: FetchOptions,
   ): Promise<FetchedChunk> {
-    const { signal, urgency, waitMs = 0 } = options;
+    const { signal, waitMs = 0 } = options;
     signal.throwIfAborted();
     if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the swarm is closed');
     const line = this.#line(neighbour);
-    const turn = { signal, urgent: urgency === 'demand' };
-    const target = chunkTarget({ digest: ref.digest, urgency, waitMs: Math.floor(waitMs) });
+    const turn = {
+      signal,
+      get urgent() {
+        return options.urgency === 'demand';
+      },
+    };
     const ask = (): Promise<FetchedChunk> =>
-      this.#budget.use(ref.length, turn, () => this.#exchange(line.pool, neighbour, { ref, target, signal }));
+      this.#budget.use(ref.length, turn, () => {
+        const target = chunkTarget({ digest: ref.digest, urgency: options.urgency, waitMs: Math.floor(waitMs) });
+        return this.#exchange(line.pool, neighbour, { ref, target, signal });
+      });
     return await (waitMs > 0 ? line.waits : line.requests).use(1, turn, ask);
   }
 

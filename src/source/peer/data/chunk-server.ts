@@ -57,6 +57,7 @@ export function createChunkServer(components: ChunkServerComponents, init: Chunk
 
 class NeighbourServer implements ChunkServer {
   readonly #init: ChunkServerInit;
+  readonly #directory: Pick<PeerDirectory, 'byFingerprint'>;
   readonly #log: Logger;
   readonly #http: Server;
   readonly #gate: TlsGate;
@@ -69,6 +70,7 @@ class NeighbourServer implements ChunkServer {
   constructor(components: ChunkServerComponents, init: ChunkServerInit) {
     const { directory, identity } = components;
     this.#init = init;
+    this.#directory = directory;
     this.#log = components.log;
     this.#uploads = createUploads(components, { ...init, ownZone: directory.self.zone });
     this.#http = this.#makeHttp();
@@ -134,11 +136,17 @@ class NeighbourServer implements ChunkServer {
   }
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
-    const neighbour = this.#guests.get(request.socket);
+    const admitted = this.#guests.get(request.socket);
+    // It may have been banned, or have left, since it connected.
+    const neighbour = admitted === undefined ? undefined : this.#directory.byFingerprint(admitted.fingerprint);
+    if (neighbour === undefined) {
+      request.socket.destroy();
+      return;
+    }
     const { headers, method, url } = request;
     const bodiless = headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0;
     const asked = method === 'GET' && bodiless && headers.upgrade === undefined ? parseChunkTarget(url) : undefined;
-    if (neighbour === undefined || asked === undefined) {
+    if (asked === undefined) {
       this.#offence(request, response);
       return;
     }

@@ -126,7 +126,7 @@ class ClaimingStore implements ClaimedStore {
       if (answer.kind === 'granted') return await this.#fetch(unit, ref, options);
       const forMs = Math.min(waitMs, leftMs());
       const chunk =
-        forMs <= 0 ? undefined : await this.#fromHolders(ref, answer.holders, { options, startedMs, forMs });
+        forMs <= 0 ? undefined : await this.#fromHolders(unit, ref, answer.holders, { options, startedMs, forMs });
       if (chunk !== undefined) {
         this.#stats.waited += 1;
         return chunk;
@@ -155,6 +155,7 @@ class ClaimingStore implements ClaimedStore {
 
   /** The chunk from nodes that have it or are getting it, or from outside when they are slow; undefined when they failed. */
   async #fromHolders(
+    unit: Unit,
     ref: ChunkRef,
     holders: readonly Neighbour[],
     { options, startedMs, forMs }: { options: GetOptions; startedMs: number; forMs: number },
@@ -171,7 +172,7 @@ class ClaimingStore implements ClaimedStore {
         return (signal) => store.get(ref, within(options, signal));
       }
       if (!slow || hedges > 0 || urgency === 'prefetch') return undefined;
-      if (!hedging.takeOutside(ref.length, clock.nowMs() - startedMs)) return undefined;
+      if (!hedging.takeOutside(ref.length, clock.nowMs() - startedMs, unit.end - unit.first)) return undefined;
       hedges += 1;
       this.#stats.hedged += 1;
       return (signal) => this.#outside(ref, within(options, signal));

@@ -1,5 +1,5 @@
 import type { Clock } from '../../../clock.ts';
-import type { Chunk } from '../../../core/chunk.ts';
+import type { Chunk, ChunkRef } from '../../../core/chunk.ts';
 import type { Hedging } from '../../../core/policy/hedging.ts';
 import { type ChunkStore, within } from '../../../store/chunk-store.ts';
 import { chunkMissing } from '../../../store/route.ts';
@@ -15,8 +15,10 @@ export function hedged(components: {
   outside: ChunkStore;
   hedging: Hedging;
   clock: Clock;
+  /** How many chunks outside must fetch to yield this one. */
+  chunksWith: (ref: ChunkRef) => number;
 }): ChunkStore {
-  const { neighbours, outside, hedging, clock } = components;
+  const { neighbours, outside, hedging, clock, chunksWith } = components;
   return {
     has: (ref) => neighbours.has(ref),
     async get(ref, options) {
@@ -31,7 +33,7 @@ export function hedged(components: {
           return (signal) => neighbours.get(ref, within(options, signal));
         }
         if (!hedge || started > 1) return undefined;
-        if (!hedging.takeOutside(ref.length, clock.nowMs() - startedMs)) return undefined;
+        if (!hedging.takeOutside(ref.length, clock.nowMs() - startedMs, chunksWith(ref))) return undefined;
         started = 2;
         return (signal) => outside.get(ref, within(options, signal));
       };

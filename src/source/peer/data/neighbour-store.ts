@@ -51,6 +51,8 @@ export interface NeighbourStoreComponents {
   readonly clock: Clock;
   readonly log: Logger;
   readonly random?: () => number;
+  /** Told what each neighbour answered and how long that took; without `error` it gave the chunk. */
+  readonly answered?: (neighbour: Neighbour, digest: Digest, answer: { ms: number; error?: unknown }) => void;
 }
 
 /**
@@ -195,12 +197,19 @@ class Neighbours implements NeighbourStore {
     const { client, clock, directory, hedging } = this.#components;
     const { signal, waitMs, session } = init;
     const { id } = neighbour;
-    const urgency = init.options.urgency ?? 'demand';
-    this.#scores.started(id);
     const startedMs = clock.nowMs();
+    const answered = (answer: { error?: unknown }): void =>
+      this.#components.answered?.(neighbour, ref.digest, { ...answer, ms: clock.nowMs() - startedMs });
+    this.#scores.started(id);
     let outcome: Outcome | undefined;
     try {
-      const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, { signal, urgency, waitMs });
+      const { chunk, firstByteMs, totalMs } = await client.fetch(neighbour, ref, {
+        signal,
+        waitMs,
+        get urgency() {
+          return init.options.urgency ?? 'demand';
+        },
+      });
       const bytes = chunk.bytes.byteLength;
       // How long it took to get the chunk itself says nothing of how fast it answers.
       const latencyMs = waitMs === 0 ? firstByteMs : undefined;
@@ -208,8 +217,10 @@ class Neighbours implements NeighbourStore {
       if (waitMs === 0) hedging.note('neighbour', bytes, totalMs);
       if (neighbour.zone !== directory.self.zone) this.#crossZoneBytes += bytes;
       session.add(neighbour);
+      answered({});
       return chunk;
     } catch (error) {
+      if (!signal.aborted) answered({ error });
       if (!signal.aborted) outcome = this.#failure(neighbour, ref, error, session);
       // Aborted although the read goes on: it was too slow.
       else if (!init.options.signal.aborted && waitMs === 0) {

@@ -80,7 +80,7 @@ test('who is not a neighbour learns nothing and is not sent more than it sent', 
   raw.write(`GET ${path(digest)} HTTP/1.1\r\nhost: x\r\n\r\n`);
   await new Promise<void>((resolve) => raw.once('close', () => resolve()));
   assert.ok(got < 16, `${got} bytes: a TLS alert at most`);
-  const { chunks, requests, refusedConnections } = holder.server.stats();
+  const { chunks, requests, refusedConnections } = holder.plane.stats().uploads;
   assert.deepEqual({ chunks, requests, refusedConnections }, { chunks: 0, requests: 0, refusedConnections: 3 });
 });
 
@@ -135,7 +135,7 @@ test('nothing but a request for a chunk has an effect, and anything else ends th
   }
   const withBody = await dial(holder, reader.identity);
   assert.match(await say(withBody, `GET ${good} HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc`), /404/);
-  assert.equal(holder.server.stats().chunks, 0);
+  assert.equal(holder.plane.stats().uploads.chunks, 0);
 
   const plain = await dial(holder, reader.identity);
   const headers =
@@ -247,7 +247,7 @@ test('a request waits for a chunk that is on its way here, and no longer', { tim
   // Longer than silence is borne: the server says that it goes on.
   const waiting = ask(1, 10_000);
   await sleep(DATA_LIMITS.progressMs + 500);
-  assert.equal(holder.server.stats().waiting, 1);
+  assert.equal(holder.plane.stats().uploads.waiting, 1);
   gate.resolve();
   assert.equal((await waiting).chunk.digest, device.ref(1).digest);
   await own;
@@ -279,13 +279,13 @@ test('uploads stay within their budget, and a neighbour that asks too much is to
 }, async () => {
   const blob = testBlob(randomChunks(40, 250_000));
   const bytesPerSecond = 4_000_000;
-  const { hub, holder, stack } = await holderOf(blob, { server: { bytesPerSecond } });
+  const { hub, holder, stack } = await holderOf(blob, { plane: { uploadBytesPerSecond: bytesPerSecond } });
   await using _ = stack;
   const device = holder.blobs.devices()[0];
   assert.ok(device !== undefined);
   const readers = await Promise.all(Array.from({ length: 4 }, async () => stack.use(await startMember(hub))));
   const until = performance.now() + 4_000;
-  const before = { ms: performance.now(), bytes: holder.server.stats().bytes };
+  const before = { ms: performance.now(), bytes: holder.plane.stats().uploads.bytes };
   let busy = 0;
   await Promise.all(
     readers.flatMap((reader) =>
@@ -301,11 +301,24 @@ test('uploads stay within their budget, and a neighbour that asks too much is to
       }),
     ),
   );
-  const rate = ((holder.server.stats().bytes - before.bytes) * 1_000) / (performance.now() - before.ms);
+  const rate = ((holder.plane.stats().uploads.bytes - before.bytes) * 1_000) / (performance.now() - before.ms);
   assert.ok(
     rate <= 1.05 * bytesPerSecond && rate >= 0.5 * bytesPerSecond,
     `${rate} B/s of ${bytesPerSecond}, busy ${busy}`,
   );
+});
+
+test('a neighbour that is banned is cut on the connection it has', { timeout: 30_000 }, async () => {
+  const blob = testBlob(randomChunks(1, 5_000));
+  const { hub, holder, stack } = await holderOf(blob);
+  await using _ = stack;
+  const reader = stack.use(await startMember(hub));
+  const socket = await dial(holder, reader.identity);
+  const request = `GET ${path(blob.table.row(0).digest)} HTTP/1.1\r\nhost: x\r\n\r\n`;
+  assert.match(await say(socket, request), /^HTTP\/1\.1 200 OK/);
+  holder.directory.ban(reader.self.id, { reason: 'test', forMs: 60_000 });
+  assert.equal(await say(socket, request), '');
+  assert.equal(socket.destroyed, true);
 });
 
 test('what server and client may hold in memory is stated', () => {

@@ -72,7 +72,7 @@ for (const { title, blob, init } of [
     for (const device of devices) assert.deepEqual(await wrongRows(device), []);
     assert.ok(
       ratio <= 1.1,
-      `the registry sent ${ratio} times the image: ${JSON.stringify(members.map(({ claims }) => claims.stats()))}`,
+      `the registry sent ${ratio} times the image: ${JSON.stringify(members.map(({ plane }) => plane.stats().claims))}`,
     );
   });
 }

@@ -1,0 +1,34 @@
+/** The swarm's part of the composition root. */
+import type { Config } from './config.ts';
+import type { Digest } from './core/digest.ts';
+import { matchesPattern } from './core/policy/background.ts';
+import { ShoalError } from './errors.ts';
+import type { ImageRecords } from './lazy/images.ts';
+import { type Neighbourhood, openNeighbourhood } from './lazy/neighbourhood.ts';
+import { startConfiguredSwarm } from './lazy/swarm.ts';
+import { parseListen } from './source/peer/bootstrap.ts';
+import type { DataPlaneComponents } from './source/peer/data/data-plane.ts';
+import type { Swarm } from './source/peer/swarm.ts';
+
+/** Joins the swarm of the configuration; undefined when it names none. Throws CONFIG_INVALID, UNAVAILABLE. */
+export async function joinSwarm(
+  config: Pick<Config, 'swarm' | 'root'>,
+  components: Omit<DataPlaneComponents, 'shareable' | 'directory' | 'identity'> & {
+    readonly images: Pick<ImageRecords, 'namesOf'>;
+  },
+): Promise<Neighbourhood<Swarm> | undefined> {
+  const { listen, dataPort, uploadBytesPerSecond, privateImages } = config.swarm;
+  if (listen === undefined) return undefined;
+  const { clock, log, images } = components;
+  const isPrivate = (image: string): boolean => privateImages.some((pattern) => matchesPattern(pattern, image));
+  const shareable = (blob: Digest): boolean => privateImages.length === 0 || !images.namesOf(blob).some(isPrivate);
+  return await openNeighbourhood(
+    { ...components, shareable },
+    { root: config.root, host: parseListen(listen).host, dataPort, uploadBytesPerSecond },
+    async (held, { fingerprint }) => {
+      const swarm = await startConfiguredSwarm(config, { held, clock, log }, { fingerprint });
+      if (swarm === undefined) throw new ShoalError('CONFIG_INVALID', 'swarm.listen is set without swarm.key_file');
+      return swarm;
+    },
+  );
+}

@@ -1,0 +1,63 @@
+import { join } from 'node:path';
+import type { Digest } from '../core/digest.ts';
+import { createDataPlane, type DataPlane, type DataPlaneComponents } from '../source/peer/data/data-plane.ts';
+import { createHeldChunks } from '../source/peer/data/held-chunks.ts';
+import { loadTlsIdentity } from '../source/peer/data/identity.ts';
+import type { HeldChunks, PeerDirectory } from '../source/peer/directory.ts';
+
+/** A node's place in the swarm: who else is there, and what moves chunks between them. */
+export interface Neighbourhood<Directory extends PeerDirectory> {
+  readonly directory: Directory;
+  readonly plane: DataPlane;
+  /** These chunks of the layer are here from now on, for others too if they may be shared. */
+  held(blob: Digest, digests: readonly Digest[]): void;
+  /** These are not any more. */
+  gone(digests: readonly Digest[]): void;
+  stop(): Promise<void>;
+}
+
+/** Where the chunk server listens, and what it may give. */
+export interface NeighbourhoodInit {
+  readonly root: string;
+  readonly host: string;
+  readonly dataPort: number;
+  /** 0: no limit. */
+  readonly uploadBytesPerSecond: number;
+}
+
+/**
+ * Joins the swarm by `joinSwarm` and serves its neighbours. Needs no network but the ports to listen on. Throws
+ * UNAVAILABLE when they are taken, and what `joinSwarm` throws.
+ */
+export async function openNeighbourhood<Directory extends PeerDirectory & { stop(): Promise<void> }>(
+  components: Omit<DataPlaneComponents, 'directory' | 'identity'>,
+  init: NeighbourhoodInit,
+  joinSwarm: (held: HeldChunks, facts: { readonly fingerprint: string }) => Promise<Directory>,
+): Promise<Neighbourhood<Directory>> {
+  const { shareable } = components;
+  const stack = new AsyncDisposableStack();
+  try {
+    const identity = await loadTlsIdentity({ keysDir: join(init.root, 'keys') });
+    const directory = await joinSwarm(createHeldChunks(components), identity);
+    stack.defer(() => directory.stop());
+    const { host, dataPort, uploadBytesPerSecond } = init;
+    const plane = createDataPlane(
+      { ...components, directory, identity },
+      { host, port: dataPort, uploadBytesPerSecond },
+    );
+    stack.defer(() => plane.stop());
+    await plane.start();
+    return {
+      directory,
+      plane,
+      held(blob, digests) {
+        if (shareable(blob)) directory.announce(digests);
+      },
+      gone: (digests) => directory.withdraw(digests),
+      stop: () => stack.disposeAsync(),
+    };
+  } catch (error) {
+    await stack.disposeAsync();
+    throw error;
+  }
+}

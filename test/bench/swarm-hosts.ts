@@ -1,0 +1,90 @@
+/**
+ * What neighbours save and cost, on hosts of their own: registry egress ÷ bytes the containers read, for hosts that
+ * start one cold image together and for hosts that start it one after another, and the time until all have printed ÷
+ * the time of one host alone behind the same slow registry. `npm run bench -- swarm-hosts [--hosts N] [--registry RATE]
+ * [--rate RATE]`
+ */
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { type HostsInit, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
+import { prepareImages } from '../lab/images.ts';
+import { connected, type SwarmBill, settled, spent, swarmSection } from '../lab/swarm.ts';
+
+const { values } = parseArgs({
+  options: {
+    hosts: { type: 'string', default: '8' },
+    registry: { type: 'string', default: '20mbit' },
+    rate: { type: 'string', default: '1gbit' },
+  },
+});
+const COUNT = Number(values.hosts);
+const HELLO = 'python3 /srv/app/hello.py';
+const MIB = 1024 * 1024;
+const images = await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
+
+interface Outcome {
+  readonly bill: SwarmBill;
+  readonly registrySent: number;
+  /** From the first pull to the last output. */
+  readonly ms: number;
+}
+
+function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
+  const init: HostsInit = {
+    count,
+    storage: images.storage,
+    rate: values.rate,
+    registryRate: values.registry,
+    config: (host) => swarmSection(host),
+  };
+  return withHosts(init, async (hosts) => {
+    await connected(hosts, hosts.hosts, count - 1);
+    return await use(hosts);
+  });
+}
+
+async function start(host: LabHost, image: string): Promise<void> {
+  const { status, stderr } = await host.run(image, HELLO);
+  if (status !== 0) throw new Error(`the container of ${host.name} failed: ${stderr}`);
+}
+
+async function measure(lab: LabHosts, work: (image: string) => Promise<unknown>): Promise<Outcome> {
+  const sentBefore = await lab.registrySent();
+  let ms = 0;
+  const bill = await spent(lab.hosts, async () => {
+    const begun = performance.now();
+    await work(`${lab.registry}/${images.estargz}`);
+    ms = performance.now() - begun;
+  });
+  return { bill, registrySent: (await lab.registrySent()) - sentBefore, ms };
+}
+
+function print(name: string, { bill, registrySent, ms }: Outcome): void {
+  const { bytes, fetchedBytes, distinctBytes } = bill;
+  const mib = (value = 0): string => `${(value / MIB).toFixed(1)} MiB`;
+  console.log(`${name}: ${(ms / 1000).toFixed(1)} s`);
+  console.log(`  different bytes read ${mib(distinctBytes)}, from neighbours ${mib(bytes.neighbour)}`);
+  console.log(
+    `  from the registry ${mib(bytes.origin)}: ${((bytes.origin ?? 0) / distinctBytes).toFixed(4)} of them ` +
+      `(${mib(fetchedBytes)} compressed; its interface sent ${mib(registrySent)}, with manifests, indexes and headers)`,
+  );
+}
+
+const alone = await lab(1, (one) => measure(one, (image) => start(one.hosts[0] as LabHost, image)));
+print('one host alone', alone);
+
+const crowd = await lab(COUNT, (many) =>
+  measure(many, (image) => Promise.all(many.hosts.map((host) => start(host, image)))),
+);
+print(`${COUNT} hosts together`, crowd);
+console.log(`  time until all have printed ÷ alone: ${(crowd.ms / alone.ms).toFixed(2)}`);
+
+const inTurn = await lab(COUNT, (many) =>
+  measure(many, async (image) => {
+    for (const host of many.hosts) {
+      await start(host, image);
+      await settled([host]);
+    }
+  }),
+);
+print(`${COUNT} hosts one after another (the time has pauses between them)`, inTurn);

@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { createClaimLedger, type LedgerAnswer } from '../../../src/core/policy/claim-ledger.ts';
+import { CLAIM_LIMITS } from '../../../src/core/policy/claim-limits.ts';
+
+function ledgerAt(init: Parameters<typeof createClaimLedger>[1] = {}) {
+  const clock = { ms: 0, nowMs: () => clock.ms };
+  return { clock, ledger: createClaimLedger({ clock }, init) };
+}
+
+function holders(answer: LedgerAnswer): readonly string[] {
+  assert.equal(answer.kind, 'ask');
+  return answer.kind === 'ask' ? answer.holders : [];
+}
+
+test('the first claimer is granted, and has the lease for its time', () => {
+  const { clock, ledger } = ledgerAt();
+  assert.deepEqual(ledger.claim('a', 'x'), { kind: 'granted', leaseMs: 10_000 });
+  assert.deepEqual(holders(ledger.claim('b', 'x')), ['a']);
+  clock.ms = 9_999;
+  assert.deepEqual(holders(ledger.claim('b', 'x')), ['a']);
+  clock.ms = 10_000;
+  assert.equal(ledger.claim('b', 'x').kind, 'granted', 'the claimer died: it cost one lease');
+  assert.deepEqual(holders(ledger.claim('a', 'x')), ['b']);
+});
+
+test('a claimer that claims again keeps its lease, up to a minute', () => {
+  const { clock, ledger } = ledgerAt();
+  ledger.claim('a', 'x');
+  for (clock.ms = 5_000; clock.ms <= 50_000; clock.ms += 5_000) {
+    assert.deepEqual(ledger.claim('a', 'x'), { kind: 'granted', leaseMs: 10_000 });
+  }
+  clock.ms = 58_000;
+  assert.deepEqual(ledger.claim('a', 'x'), { kind: 'granted', leaseMs: 2_000 });
+  clock.ms = 60_000;
+  assert.equal(ledger.claim('b', 'x').kind, 'granted');
+});
+
+test('a tree of four forms: each holder-to-be is asked first by four, in the order they came', () => {
+  const { ledger } = ledgerAt();
+  ledger.claim('0', 'x');
+  const parents = Array.from({ length: 21 }, (_, index) => holders(ledger.claim(String(index + 1), 'x'))[0]);
+  const expected = Array.from({ length: 21 }, (_, index) => String(Math.floor(index / 4)));
+  assert.deepEqual(parents, expected);
+});
+
+test('answers name up to three different holders, never the claimer', () => {
+  const { ledger } = ledgerAt();
+  for (let index = 0; index < 12; index += 1) ledger.claim(String(index), 'x');
+  assert.deepEqual(holders(ledger.claim('12', 'x')), ['2', '3', '4']);
+  const again = holders(ledger.claim('7', 'x'));
+  assert.equal(new Set(again).size, 3);
+  assert.ok(again.every((id) => Number(id) < 7));
+});
+
+test('later claimers ask those who have the chunk, the least loaded first', () => {
+  const { ledger } = ledgerAt();
+  ledger.claim('a', 'x');
+  ledger.settle('a', 'x', 'held');
+  const firsts = ['b', 'c', 'd', 'e'].map((id) => holders(ledger.claim(id, 'x'))[0]);
+  assert.deepEqual(firsts, ['a', 'a', 'a', 'a']);
+  assert.equal(holders(ledger.claim('f', 'x'))[0], 'b', 'a has four; b is about to have it');
+  ledger.settle('b', 'x', 'held');
+  assert.equal(holders(ledger.claim('g', 'x'))[0], 'b', 'f counts against b once it asks it');
+  ledger.settle('c', 'x', 'held');
+  const next = ['h', 'i', 'j'].map((id) => holders(ledger.claim(id, 'x'))[0]);
+  assert.deepEqual(next, ['c', 'c', 'a'], 'loads: a 2, b 2, c 0');
+});
+
+test('who gives up lets the next claimer fetch', () => {
+  const { ledger } = ledgerAt();
+  ledger.claim('a', 'x');
+  ledger.claim('b', 'x');
+  ledger.settle('a', 'x', 'failed');
+  assert.equal(ledger.claim('c', 'x').kind, 'granted');
+  assert.deepEqual(holders(ledger.claim('b', 'x')), ['c']);
+  ledger.settle('stranger', 'x', 'failed');
+  ledger.settle('a', 'y', 'held');
+  assert.deepEqual(holders(ledger.claim('d', 'x')), ['c', 'b']);
+});
+
+test('a holder that did not deliver is not named again to who complains, and at last the chunk is granted', () => {
+  const { ledger } = ledgerAt();
+  ledger.claim('liar', 'x');
+  ledger.settle('liar', 'x', 'held');
+  assert.deepEqual(holders(ledger.claim('b', 'x')), ['liar']);
+  assert.equal(ledger.claim('b', 'x').kind, 'granted');
+  assert.deepEqual(holders(ledger.claim('c', 'x')), ['liar', 'b']);
+});
+
+test('a peer that is gone ends its leases, and is named to nobody', () => {
+  const { ledger } = ledgerAt();
+  ledger.claim('a', 'x');
+  ledger.claim('b', 'x');
+  ledger.forget('a');
+  assert.equal(ledger.claim('c', 'x').kind, 'granted');
+  ledger.settle('c', 'x', 'held');
+  ledger.forget('c');
+  assert.equal(ledger.claim('d', 'x').kind, 'granted');
+});
+
+test('memory is bounded: by chunks, by claimers of one chunk, by leases of one peer', () => {
+  const { ledger } = ledgerAt({ chunks: 100, membersPerChunk: 8, members: 500, leasesPerPeer: 50 });
+  for (let index = 0; index < 1_000; index += 1) {
+    assert.equal(ledger.claim('greedy', `chunk ${index}`).kind, 'granted');
+    assert.ok(ledger.size.chunks <= 50, 'what passes its leases is granted and not remembered');
+  }
+  for (let index = 0; index < 1_000; index += 1) ledger.claim(`peer ${index}`, `other ${index}`);
+  assert.equal(ledger.size.chunks, 100);
+  for (let index = 0; index < 100; index += 1) ledger.claim(`crowd ${index}`, 'x');
+  assert.ok(ledger.size.members <= 107);
+  const answer = holders(ledger.claim('one more', 'x'));
+  assert.equal(answer.length, 3, 'those who are not remembered are still told whom to ask');
+});
+
+test('what nobody touched for two minutes is forgotten', () => {
+  const { clock, ledger } = ledgerAt();
+  for (let index = 0; index < 100; index += 1) ledger.claim('a', `chunk ${index}`);
+  clock.ms = CLAIM_LIMITS.retainMs;
+  for (let index = 0; index < 50; index += 1) ledger.claim('b', 'x');
+  assert.deepEqual(ledger.size, { chunks: 1, members: 1 });
+});
+
+interface Waits {
+  /** Peer → whom it was last told to ask, first. */
+  readonly on: Map<string, readonly string[]>;
+}
+
+function hasCircle({ on }: Waits): boolean {
+  for (const start of on.keys()) {
+    let reached = new Set<string>([start]);
+    for (let round = 0; round <= on.size; round += 1) {
+      reached = new Set([...reached].flatMap((id) => on.get(id) ?? []));
+      if (reached.has(start)) return true;
+    }
+  }
+  return false;
+}
+
+test('nobody ever waits in a circle, whatever claims, settlements, losses and delays come', () => {
+  const step = fc.record({
+    peer: fc.integer({ min: 0, max: 9 }).map(String),
+    action: fc.constantFrom('claim', 'claim', 'claim', 'held', 'failed', 'forget', 'wait'),
+  });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      const { clock, ledger } = ledgerAt({ leaseMs: 100, leaseLongestMs: 300 });
+      // A claim replaces the waits before it; who was granted, settled or left waits for nobody.
+      const waits: Waits = { on: new Map() };
+      let granted = 0;
+      for (const { peer, action } of steps) {
+        if (action === 'wait') clock.ms += 60;
+        else if (action === 'forget') ledger.forget(peer);
+        else if (action !== 'claim') ledger.settle(peer, 'x', action);
+        waits.on.delete(peer);
+        if (action !== 'claim') continue;
+        const answer = ledger.claim(peer, 'x');
+        if (answer.kind === 'granted') granted += 1;
+        else {
+          assert.ok(answer.holders.length > 0 && answer.holders.length <= 3);
+          assert.ok(!answer.holders.includes(peer));
+          waits.on.set(peer, answer.holders);
+        }
+        assert.ok(!hasCircle(waits), JSON.stringify([...waits.on]));
+      }
+      assert.ok(granted > 0 || !steps.some(({ action }) => action === 'claim'));
+    }),
+    { numRuns: 2_000 },
+  );
+});

@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { prepareCorpus } from '../lab/corpus.ts';
+import { FORMATS } from '../lab/formats.ts';
+import { CACHE, NODE_PROGRAMS, statusOf, whyNot, withNode } from './node-lab.ts';
+import { chainIdOf, differences, treeOf } from './tree-compare.ts';
+
+const skip = await whyNot(...NODE_PROGRAMS, 'skopeo', 'mmdebstrap', ...FORMATS.flatMap(({ programs }) => programs));
+
+test('every image of the corpus shows the tree that overlayfs shows, in every format', { skip }, async (t) => {
+  const { storage, images } = await prepareCorpus(CACHE, (line) => t.diagnostic(line));
+  await withNode({ storage }, async ({ dir, registry, shoal, containerd }) => {
+    for (const [index, image] of images.entries()) {
+      const { rows, unpackedAt } = await image.expected();
+      for (const format of FORMATS) {
+        const why = image.cannot[format.tag];
+        await t.test(`${image.name} as ${format.tag}`, why === undefined ? {} : { skip: why }, async () => {
+          const name = `${image.name}:${format.tag}`;
+          const reference = `${registry.host}/${name}`;
+          await containerd.criPull(reference);
+          const chainId = await chainIdOf(registry, name);
+          const shown = await treeOf(containerd, chainId, join(dir, `tree-${index}-${format.tag}`));
+          const status = (await statusOf(shoal)).images.find((each) => each.reference === reference);
+          const formats = new Set(status?.layers.map((layer) => layer.format));
+          assert.deepEqual([...formats], [format.shown], status?.error);
+          assert.deepEqual(differences(rows, shown, unpackedAt), []);
+          await containerd.criRemove(reference);
+        });
+      }
+    }
+  });
+});
