@@ -83,6 +83,7 @@ export interface Scenario {
     readonly claims: boolean;
     readonly readahead: boolean;
     readonly hints: boolean;
+    readonly hintOrder: 'image' | 'own';
     readonly replication: number;
     readonly background: boolean;
     readonly refuseUndirected: boolean;

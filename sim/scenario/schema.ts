@@ -178,6 +178,13 @@ export const SCENARIO_SCHEMA: Node = object(
           'The image marks what its start reads (eStargz landmark), and that is fetched before it is asked for.',
         default: false,
       },
+      hint_order: {
+        type: 'string',
+        description:
+          'image: the marked part is fetched in its own order on every node; own: in pieces, each node in another order.',
+        enum: ['image', 'own'],
+        default: 'image',
+      },
       replication: integer('Peers that keep the record of an announced chunk.', { min: 1, max: 20, default: 3 }),
       background: { type: 'boolean', description: 'Fetch the rest of the image after the start.', default: false },
       refuse_undirected: {

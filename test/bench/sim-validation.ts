@@ -68,7 +68,7 @@ async function real(): Promise<Outcome> {
     }),
   );
   const ms = performance.now() - begunMs;
-  const served = members.map(({ server }) => server.stats().bytes);
+  const served = members.map(({ plane }) => plane.stats().uploads.bytes);
   const neighbour = members.reduce((sum, { counters }) => sum + counters.neighbour.bytes, 0);
   return { ms, registry, neighbour, busiest: Math.max(...served) };
 }

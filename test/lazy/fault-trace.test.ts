@@ -34,7 +34,7 @@ function setup() {
   const trace = createFaultTrace({ clock, imagesOf: (blob) => (blob === BLOB ? ['app'] : ['other']) });
   const call = (body: unknown): TraceLine[] => {
     const [route] = trace.routes;
-    const answer = route?.handle({ body, signal: new AbortController().signal });
+    const answer = route?.handle({ body, query: new URLSearchParams(), signal: new AbortController().signal });
     return [...(answer as { lines: TraceLine[] }).lines];
   };
   const read = async (blob: Digest, offset: number, length: number, ms: number): Promise<void> => {

@@ -200,7 +200,7 @@ export class ChunkGet {
     if (this.#urgency === 'prefetch') return;
     this.#after(hedging.outsideDelayMs(bytes), () => {
       if (this.#isClaimed || this.#askedOutside || this.#urgency === 'prefetch') return;
-      if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs)) this.#outside();
+      if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs, 1)) this.#outside();
     });
   }
 
@@ -256,7 +256,7 @@ export class ChunkGet {
     this.#after(isDemand ? hedging.holderDelayMs(bytes) : CLAIM_WAIT_LIMITS.lookAgainMs, () => {
       if (this.#askedOutside || this.#running.size === 0) return;
       if (!isDemand) this.#afterHolderDelay();
-      else if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs)) this.#outside();
+      else if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs, 1)) this.#outside();
     });
   }
 

@@ -1,3 +1,4 @@
+import { restOrder } from '../../../src/core/policy/prefetch-order.ts';
 import { createReadahead, type Readahead } from '../../../src/core/policy/readahead.ts';
 import type { Host } from '../../network/host.ts';
 import type { SimImage, SimLayer } from '../../workload/image.ts';
@@ -28,7 +29,7 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
 
   function background(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
-    const order = swarm.random.shuffle([...image.layers]).flatMap(({ first, end }) => range(first, end));
+    const order = image.layers.flatMap(({ first, end }) => inOwnOrder(node, image, range(first, end)));
     const next = (): void => {
       if (node.host.life !== life) return;
       const at = order.shift();
@@ -43,7 +44,8 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
   /** What the image marks, in its order, so many bytes at a time. */
   function fetchMarked(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
-    const order = image.files.flat();
+    const marked = image.files.flat();
+    const order = settings.hintOrder === 'own' ? inOwnOrder(node, image, marked) : marked;
     let at = 0;
     let underWay = 0;
     const more = (): void => {
@@ -125,6 +127,31 @@ class Device {
       });
     }
   }
+}
+
+/** Chunk positions in the order in which the daemon's policy fetches pieces nobody waits for: each node in another. */
+function inOwnOrder(node: ShoalNode, image: SimImage, positions: readonly number[]): number[] {
+  const starts: number[] = [];
+  let deviceSize = 0;
+  for (const at of positions) {
+    starts.push(deviceSize);
+    deviceSize += (image.chunks[at] as SimImage['chunks'][number]).bytes;
+  }
+  const seed = `${node.id}/${image.name}/${positions[0]}`;
+  const ordered: number[] = [];
+  for (const { offset, length } of restOrder({ deviceSize, hintBytes: 0, recorded: [], seed })) {
+    let first = 0;
+    let last = starts.length;
+    while (first < last) {
+      const middle = (first + last) >>> 1;
+      if ((starts[middle] as number) < offset) first = middle + 1;
+      else last = middle;
+    }
+    for (let at = first; at < starts.length && (starts[at] as number) < offset + length; at += 1) {
+      ordered.push(positions[at] as number);
+    }
+  }
+  return ordered;
 }
 
 function range(first: number, end: number): number[] {
