@@ -115,7 +115,11 @@ export async function runDaemon(
         policyOf: ({ blob }) => backgroundPolicy(images.namesOf(blob), backgroundRules(config)),
         isOpen: (device) => blobs.opened(device.blob) === device,
       },
-      { hints: config.fetch.prefetch, node: swarm?.directory.self.id ?? `${hostname()} ${root}` },
+      {
+        hints: config.fetch.prefetch,
+        node: swarm?.directory.self.id ?? `${hostname()} ${root}`,
+        isShared: swarm !== undefined,
+      },
     );
     stack.defer(() => prefetcher.stop());
     const devices = createAttachedDevices({ blobs, trap, prefetcher, log });

@@ -83,7 +83,7 @@ export interface Scenario {
     readonly claims: boolean;
     readonly readahead: boolean;
     readonly hints: boolean;
-    readonly hintOrder: 'image' | 'own';
+    readonly hintOrder: 'layers' | 'mixed';
     readonly replication: number;
     readonly background: boolean;
     readonly refuseUndirected: boolean;

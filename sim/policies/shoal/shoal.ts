@@ -9,8 +9,8 @@ import { createSwarm } from './swarm.ts';
 
 /** Bytes a device has under way ahead of its readers, as the daemon's readahead driver has it. */
 const READAHEAD_BUDGET_BYTES = 32 * 1024 * 1024;
-/** Bytes of the marked part of an image under way, as the daemon's prefetcher has it: four steps of 8 MiB. */
-const HINTS_BUDGET_BYTES = 32 * 1024 * 1024;
+/** Bytes of the marked part of an image under way, as the daemon's prefetcher has it: four pieces of 4 MiB. */
+const HINTS_BUDGET_BYTES = 16 * 1024 * 1024;
 /** Chunks of the background fetch under way. */
 const BACKGROUND_PARALLEL = 8;
 
@@ -41,11 +41,13 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
     for (let lane = 0; lane < BACKGROUND_PARALLEL; lane += 1) next();
   }
 
-  /** What the image marks, in its order, so many bytes at a time. */
+  /** What the image marks, so many bytes at a time. */
   function fetchMarked(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
-    const marked = image.files.flat();
-    const order = settings.hintOrder === 'own' ? inOwnOrder(node, image, marked) : marked;
+    const marked = image.files.flat().sort((a, b) => a - b);
+    const byLayer = image.layers.map(({ first, end }) => marked.filter((at) => at >= first && at < end));
+    const parts = settings.hintOrder === 'mixed' ? [marked] : byLayer;
+    const order = parts.flatMap((part) => inOwnOrder(node, image, part));
     let at = 0;
     let underWay = 0;
     const more = (): void => {
