@@ -36,7 +36,7 @@ export function parseScenario(text: string, init: { name: string; overrides?: re
   const refuse = (path: readonly string[], message: string): ShoalError => {
     const overridden = init.overrides?.some(([key]) => key === path.join('.')) === true;
     const line = overridden || path.length === 0 ? undefined : lineOf(text, path);
-    const where = overridden ? '--sweep' : line === undefined ? init.name : `${init.name} line ${line}`;
+    const where = overridden ? 'the command line' : line === undefined ? init.name : `${init.name} line ${line}`;
     return new ShoalError('CONFIG_INVALID', `${where}: ${message}`);
   };
   const table = parseToml(text, init.name);

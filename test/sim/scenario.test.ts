@@ -79,7 +79,7 @@ test('images and groups that contradict themselves are refused', () => {
 
 test('what a sweep sets is checked like the file, and named', () => {
   const overrides = [['nodes.count', 0]] as const;
-  assert.throws(() => parseScenario(GOOD, { name: 's.toml', overrides }), /--sweep: nodes.count must be >= 1/);
+  assert.throws(() => parseScenario(GOOD, { name: 's.toml', overrides }), /the command line: nodes.count must be >= 1/);
 });
 
 test('no text makes the parser throw anything but CONFIG_INVALID', () => {
