@@ -190,8 +190,8 @@ export const SCENARIO_SCHEMA: Node = object(
       refuse_undirected: {
         type: 'boolean',
         description:
-          'A busy node refuses requests that no claim directed to it, see docs/studies/flash-crowd.md; the daemon does not yet.',
-        default: false,
+          'A busy node refuses requests that no claim directed to it, as the daemon does; false: as it did before docs/studies/flash-crowd.md.',
+        default: true,
       },
       upload_mbit_per_s: number('Budget for serving neighbours; 0: the whole uplink.', {
         min: 0,
