@@ -41,6 +41,8 @@ export interface Cascade {
   readonly ledger: FetchLedger;
   /** Compressed bytes that came from mirrors and registries. */
   fetchedBytes(): number;
+  /** Tells of bytes that came past the cascade, for a layer that was read whole. */
+  onFetched(bytes: number): void;
 }
 
 /**
@@ -58,20 +60,24 @@ export async function openCascade(
   const asked = createAskedRegistries();
   const direct = createConfiguredRegistry(config, { ...parts, given: given.sources, asked });
   stack.defer(() => direct.close());
-  const mirrors = createConfiguredMirrors(config, { ...parts, blobs, direct });
+  const [local, neighbour] = [sourceCounters('local'), sourceCounters(NEIGHBOUR)];
+  const [mirror, origin] = [sourceCounters('mirror'), sourceCounters('origin')];
+  const mirrors = createConfiguredMirrors(config, { ...parts, blobs, direct, counters: mirror });
   stack.defer(() => mirrors.chains.close());
   const registry = createMirroredRegistry({ ...parts, origin: direct, chains: mirrors.chains });
 
-  const [local, neighbour] = [sourceCounters('local'), sourceCounters(NEIGHBOUR)];
-  const [mirror, origin] = [sourceCounters('mirror'), sourceCounters('origin')];
   const ledger = createFetchLedger(parts);
   const counted = (inner: ChunkStore, counters: SourceCounters): ChunkStore =>
     ledger.source(counters.name, count({ clock, inner }, counters));
   let originBytes = 0;
+  const onFetched = (bytes: number): void => {
+    originBytes += bytes;
+  };
   const originStore = createOriginStore(
     {
       blobs: createOriginBlobs({ blobs, registry: direct, asked }),
-      onFetched: (_blob, bytes) => (originBytes += bytes),
+      onFetched: (_blob, bytes) => onFetched(bytes),
+      onExtent: ({ blob, index }, decoded) => void blobs.opened(blob)?.offerExtent(index, decoded, origin.name),
     },
     { demandRequestBytes: config.fetch.requestBytesMax },
   );
@@ -90,5 +96,6 @@ export async function openCascade(
     ...{ registry, direct, given, asked, mirrors, swarm, ledger },
     sources: swarm === undefined ? [local, mirror, origin] : [local, neighbour, mirror, origin],
     fetchedBytes: () => originBytes + mirrors.fetchedBytes(),
+    onFetched,
   };
 }

@@ -291,6 +291,40 @@ export const CONFIG_SCHEMA = {
         },
       },
     },
+    layers: {
+      type: 'object',
+      additionalProperties: false,
+      description: 'Layers without an index of their own: plain `tar.gz` and `tar`.',
+      properties: {
+        plain: {
+          type: 'boolean',
+          default: true,
+          description:
+            'Read them through shoal: with an index where there is one, else whole while an index is made. Off: containerd unpacks them.',
+        },
+        whole_bytes_max: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 1_073_741_824,
+          default: 1_048_576,
+          description: 'Those up to this size are fetched whole, and no index is made for them.',
+        },
+        index_trust: {
+          type: 'string',
+          enum: ['local', 'registry'],
+          default: 'local',
+          description:
+            'Whose indexes are believed: those made by this node only, or also those that an image has in its registry. Whoever may push to the repository decides then what the files of its layers hold.',
+        },
+        index_bytes_max: {
+          type: 'integer',
+          minimum: 0,
+          maximum: 68_719_476_736,
+          default: 536_870_912,
+          description: 'Disk for indexes, which outlive the data of their layers; the longest unused go first.',
+        },
+      },
+    },
     auth: {
       type: 'object',
       additionalProperties: false,

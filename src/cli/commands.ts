@@ -10,6 +10,7 @@ export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['swarm', async () => (await import('./swarm.ts')).swarmCommand],
   ['mirrors', async () => (await import('./mirrors.ts')).mirrorsCommand],
   ['dragonfly', async () => (await import('./dragonfly.ts')).dragonflyCommand],
+  ['index', async () => (await import('./index.ts')).indexCommand],
   ['doctor', async () => (await import('./doctor.ts')).doctorCommand],
   ['sim', async () => (await import('./sim.ts')).simCommand],
   ['trace', async () => (await import('./trace.ts')).traceCommand],

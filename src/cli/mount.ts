@@ -22,7 +22,7 @@ export const mountCommand: Command = {
   argCount: { min: 2, max: 2 },
   summary: 'mount an image read-only at a directory, reading it on demand',
   description:
-    'Mounts the image lazily: the directory shows the whole tree at once, files are fetched and verified when they are\nread. Uses the daemon that runs, or starts one in the background that ends with its last mount. End it with\n`shoal umount DIR`. The layers must be in a format shoal reads lazily (eStargz, zstd:chunked, Nydus).',
+    'Mounts the image lazily: the directory shows the whole tree at once, files are fetched and verified when they are\nread. Uses the daemon that runs, or starts one in the background that ends with its last mount. End it with\n`shoal umount DIR`. Plain layers that there is no index\nfor are read whole first.',
   options: {},
   async run(invocation) {
     const [text, directoryText] = invocation.args as [string, string];

@@ -88,7 +88,7 @@ function imageRow(image: ImageStatus, io: Io): string[] {
 
 function layerRows(image: ImageStatus, io: Io): string[][] {
   return image.layers.map((layer) => {
-    const name = `  ${printable(layer.digest).slice(0, 'sha256:'.length + 12)} ${printable(layer.format)}`;
+    const name = `  ${printable(layer.digest).slice(0, 'sha256:'.length + 12)} ${printable(layer.format)}${layer.why === undefined ? '' : ` (${printable(layer.why)})`}`;
     if (layer.format === 'unpacked') return [name, '', '', 'with containerd'];
     return [name, '', ...amounts(layer.bytesCached, layer.bytesTotal, io)];
   });

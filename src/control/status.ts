@@ -90,6 +90,8 @@ export interface LayerStatus {
   readonly digest: string;
   /** `estargz`, …, or `unpacked` for a layer that containerd holds. */
   readonly format: string;
+  /** Why it is read that way; absent for a layer that containerd holds. */
+  readonly why?: string;
   /** Bytes of the layer in the registry, compressed; 0 for an unpacked layer. */
   readonly bytesCompressed: number;
   /** Uncompressed bytes of the layer's device; 0 for an unpacked layer. */

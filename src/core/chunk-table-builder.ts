@@ -1,8 +1,18 @@
 import { ShoalError } from '../errors.ts';
 import { BLOCK_BYTES } from './block-map.ts';
 import { MAX_CHUNK_BYTES } from './chunk.ts';
-import { type ChunkInput, ChunkTable, type Codec, TABLE_ALGORITHMS } from './chunk-table.ts';
+import {
+  type Checkpoint,
+  type ChunkInput,
+  ChunkTable,
+  type Codec,
+  type Extent,
+  TABLE_ALGORITHMS,
+} from './chunk-table.ts';
 import { type DigestAlgorithm, digestAlgorithm, digestBytes } from './digest.ts';
+
+/** Windows one table can name: 24 bits on disk, and a blob of 64 TiB. */
+const MAX_WINDOW_ROW = 0xfffffe;
 
 /** Collects chunks in device order and refuses what can't be true; `build()` gives the table. */
 export class ChunkTableBuilder {
@@ -15,7 +25,7 @@ export class ChunkTableBuilder {
   readonly #extentOf: number[] = [];
   readonly #inner: number[] = [];
   #digests = new Uint8Array(32 * 64);
-  readonly #extents: { offset: number; length: number; codec: Codec; decodedLength: number }[] = [];
+  readonly #extents: (Omit<Extent, 'decodedLength'> & { decodedLength: number })[] = [];
   readonly #extentRows = new Map<number, number>();
   /** End of the last chunk, bytes; a multiple of 4096 unless packed. */
   #end = 0;
@@ -100,6 +110,7 @@ export class ChunkTableBuilder {
     if (chunk.codec === 'none' && needed > chunk.extentLength) {
       throw invalid(`chunk ${index} passes the end of its uncompressed range`);
     }
+    const checkpoint = chunk.codec === 'deflate' ? checkedCheckpoint(chunk.checkpoint, index) : undefined;
     const known = this.#extentRows.get(chunk.extentOffset);
     if (known !== undefined) {
       const extent = this.#extents[known] as { length: number; codec: Codec; decodedLength: number };
@@ -116,9 +127,20 @@ export class ChunkTableBuilder {
       length: chunk.extentLength,
       codec: chunk.codec,
       decodedLength: needed,
+      ...(checkpoint === undefined ? {} : { checkpoint }),
     });
     return row;
   }
+}
+
+function checkedCheckpoint(checkpoint: Checkpoint | undefined, index: number): Checkpoint {
+  if (checkpoint === undefined) throw invalid(`chunk ${index} has no checkpoint to start from`);
+  const { bits, window } = checkpoint;
+  if (!(Number.isInteger(bits) && bits >= 0 && bits <= 7)) throw invalid(`chunk ${index} starts at bit ${bits}`);
+  if (window !== undefined && !(Number.isInteger(window) && window >= 0 && window <= MAX_WINDOW_ROW)) {
+    throw invalid(`chunk ${index} names window ${window}`);
+  }
+  return { bits, window };
 }
 
 function checkedSize(value: number, what: string): number {

@@ -1,6 +1,6 @@
 import { ShoalError } from '../errors.ts';
 import { BLOCK_BYTES } from './block-map.ts';
-import { type ChunkTable, CODECS, TABLE_ALGORITHMS } from './chunk-table.ts';
+import { type Checkpoint, type ChunkTable, CODECS, TABLE_ALGORITHMS } from './chunk-table.ts';
 import { ChunkTableBuilder } from './chunk-table-builder.ts';
 
 const MAGIC = 0x54434853; // "SHCT"
@@ -32,6 +32,7 @@ export function encodeChunkTable(table: ChunkTable): Uint8Array {
     view.setUint32(at + 8, extent.length, true);
     view.setUint32(at + 12, extent.decodedLength, true);
     view.setUint32(at + 16, CODECS.indexOf(extent.codec), true);
+    view.setUint32(at + 20, encodeCheckpoint(extent.checkpoint), true);
     at += EXTENT_BYTES;
   }
   for (let index = 0; index < table.count; index += 1, at += rowBytes) {
@@ -76,6 +77,7 @@ export function decodeChunkTable(bytes: Uint8Array): ChunkTable {
         extentOffset: Number(view.getBigUint64(extentAt, true)),
         extentLength: view.getUint32(extentAt + 8, true),
         codec,
+        checkpoint: decodeCheckpoint(view.getUint32(extentAt + 20, true)),
         innerOffset: view.getUint32(at + 12, true),
         decodedLength: view.getUint32(extentAt + 12, true),
       },
@@ -87,4 +89,15 @@ export function decodeChunkTable(bytes: Uint8Array): ChunkTable {
     throw new ShoalError('STATE_CORRUPT', 'chunk table contradicts its own header');
   }
   return table;
+}
+
+/** Bits in the low byte, window row plus one above it; 0, which is what older tables have here, says neither. */
+function encodeCheckpoint(checkpoint: Checkpoint | undefined): number {
+  if (checkpoint === undefined) return 0;
+  return checkpoint.bits + 256 * ((checkpoint.window ?? -1) + 1);
+}
+
+function decodeCheckpoint(word: number): Checkpoint {
+  const row = word >>> 8;
+  return { bits: word & 0xff, window: row === 0 ? undefined : row - 1 };
 }

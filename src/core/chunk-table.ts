@@ -2,10 +2,21 @@ import { BLOCK_BYTES } from './block-map.ts';
 import { type Digest, type DigestAlgorithm, digestFromBytes } from './digest.ts';
 
 /** How the bytes of an extent are coded in the blob. New codecs are appended: the position is stored on disk. */
-export const CODECS = ['none', 'gzip', 'zstd', 'lz4_block'] as const;
+export const CODECS = ['none', 'gzip', 'zstd', 'lz4_block', 'deflate', 'stream'] as const;
 
-/** A codec by name. */
+/**
+ * A codec by name. `deflate` starts in the middle of a gzip stream, at a checkpoint; `stream` cannot be decoded without
+ * everything that comes before it in the blob, so no source yields such a chunk by range.
+ */
 export type Codec = (typeof CODECS)[number];
+
+/** Where in the first byte of a `deflate` extent its first block begins, and what the decoder must know of before. */
+export interface Checkpoint {
+  /** High bits of the first byte that belong to the extent; 0: all of it. */
+  readonly bits: number;
+  /** Row of the 32 KiB of output before the checkpoint, in the windows kept beside the table; undefined: none needed. */
+  readonly window: number | undefined;
+}
 
 /** A compressed range of the blob; several chunks may lie in one (eStargz `innerOffset`). */
 export interface Extent {
@@ -16,6 +27,8 @@ export interface Extent {
   readonly codec: Codec;
   /** Decoded bytes needed to yield every chunk of this extent; decoding may stop there. */
   readonly decodedLength: number;
+  /** Present for `deflate`. */
+  readonly checkpoint?: Checkpoint;
 }
 
 /** One chunk of a device. */
@@ -41,6 +54,8 @@ export interface ChunkInput {
   readonly extentLength: number;
   readonly codec: Codec;
   readonly innerOffset: number;
+  /** For `deflate`; the first chunk of an extent decides. */
+  readonly checkpoint?: Checkpoint | undefined;
   /** Decoded bytes of the whole extent, for codecs that cannot stop before its end; else what the chunks need. */
   readonly decodedLength?: number;
 }

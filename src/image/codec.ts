@@ -1,7 +1,16 @@
-import { constants, createInflateRaw, createZstdDecompress, inflateRawSync, zstdDecompressSync } from 'node:zlib';
+import type { Transform } from 'node:stream';
+import {
+  constants,
+  createGunzip,
+  createInflateRaw,
+  createZstdDecompress,
+  inflateRawSync,
+  zstdDecompressSync,
+} from 'node:zlib';
 import { uncompress } from 'lz4-napi';
 import type { Codec } from '../core/chunk-table.ts';
 import { ShoalError } from '../errors.ts';
+import { startAtBit } from './deflate-prefix.ts';
 
 /**
  * Extents that decode to at most this many bytes are decoded on the calling thread: up to here that costs less CPU
@@ -17,6 +26,9 @@ const INLINE_SLACK_BYTES = 4096;
 const ZSTD_WINDOW_LOG_MAX = 27;
 /** zlib's smallest `chunkSize`. */
 const MIN_OUTPUT_BYTES = 64;
+const GZIP_TRAILER_BYTES = 8;
+/** zstd frames of one extent: each costs a trip to the thread pool, and may be empty. */
+export const MAX_EXTENT_FRAMES = 2048;
 
 // The end of the stream doesn't matter, only that there is enough.
 const GZIP_OPTIONS = { finishFlush: constants.Z_SYNC_FLUSH };
@@ -25,20 +37,29 @@ const ZSTD_OPTIONS = {
   params: { [constants.ZSTD_d_windowLogMax]: ZSTD_WINDOW_LOG_MAX },
 };
 
+/** Where in its first byte a `deflate` extent starts, and the output before it, up to 32 KiB. */
+export interface SpanStart {
+  readonly bits: number;
+  readonly window?: Uint8Array | undefined;
+}
+
 /**
  * The first `decodedLength` bytes (> 0) of a decoded extent; nothing past them is produced, so an extent that expands
  * without end costs no more than an honest one. gzip: one member (RFC 1952), whose checksum is not looked at because
- * the caller verifies a digest. zstd: frames with a window of at most 128 MiB.
- * lz4_block: a bare block, which must decode to exactly `decodedLength` bytes. Throws CHUNK_CORRUPT when the data is
- * damaged or ends early, and the signal's reason when aborted. `none` returns a view of `bytes`.
+ * the caller verifies a digest. zstd: frames with a window of at most 128 MiB. lz4_block: a bare block, which must decode
+ * to exactly `decodedLength` bytes. deflate: from the checkpoint `start` on, into the gzip members that follow when there
+ * are some. Throws CHUNK_CORRUPT when the data is damaged or ends early, and the signal's reason when aborted. `none`
+ * returns a view of `bytes`.
  */
 export async function decodeExtent(
   codec: Codec,
   bytes: Uint8Array,
   decodedLength: number,
-  { signal }: { signal: AbortSignal },
+  { signal, start }: { signal: AbortSignal; start?: SpanStart | undefined },
 ): Promise<Uint8Array> {
   signal.throwIfAborted();
+  if (codec === 'stream') throw new ShoalError('CHUNK_CORRUPT', 'compressed data cannot be decoded by range');
+  if (codec === 'deflate') return decodeSpan(bytes, decodedLength, start ?? { bits: 0 }, signal);
   if (codec === 'none') {
     if (bytes.byteLength < decodedLength) throw endsEarly(bytes.byteLength, decodedLength);
     return bytes.subarray(0, decodedLength);
@@ -97,23 +118,84 @@ function decodeInline(codec: 'gzip' | 'zstd', coded: Uint8Array, decodedLength: 
     if ((cause as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') return undefined;
     throw damaged(cause);
   }
-  if (decoded.byteLength < decodedLength) throw endsEarly(decoded.byteLength, decodedLength);
-  return decoded.subarray(0, decodedLength);
+  if (decoded.byteLength >= decodedLength) return decoded.subarray(0, decodedLength);
+  // Node stops behind the first zstd frame, a stream goes on to the next.
+  if (codec === 'zstd') return undefined;
+  throw endsEarly(decoded.byteLength, decodedLength);
 }
 
 /** Decodes on zlib's thread pool into one buffer of exactly the wanted size, and stops there. */
-function decodeStream(
+async function decodeStream(
   codec: 'gzip' | 'zstd',
   coded: Uint8Array,
   decodedLength: number,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  return new Promise((resolve, reject) => {
-    const chunkSize = Math.max(MIN_OUTPUT_BYTES, decodedLength);
+  const parts: Uint8Array[] = [];
+  let have = 0;
+  let at = 0;
+  let frames = 0;
+  do {
+    const wanted = decodedLength - have;
+    const chunkSize = Math.max(MIN_OUTPUT_BYTES, wanted);
     const stream =
       codec === 'gzip'
         ? createInflateRaw({ chunkSize, ...GZIP_OPTIONS })
         : createZstdDecompress({ chunkSize, ...ZSTD_OPTIONS });
+    const decoded = await runDecoder(stream, [coded.subarray(at)], wanted, signal);
+    parts.push(...decoded.parts);
+    have += decoded.have;
+    at += decoded.consumed;
+    frames += 1;
+    // Node's decoder stops behind a zstd frame; of gzip, one member is all there is to an extent.
+  } while (codec === 'zstd' && have < decodedLength && at < coded.byteLength && frames < MAX_EXTENT_FRAMES);
+  if (have < decodedLength) throw endsEarly(have, decodedLength);
+  return joined(parts, decodedLength);
+}
+
+/** A span of a gzip stream: what is left of one member from a checkpoint on, and then members that start in it. */
+async function decodeSpan(
+  coded: Uint8Array,
+  decodedLength: number,
+  { bits, window }: SpanStart,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  if (coded.byteLength === 0) throw endsEarly(0, decodedLength);
+  const first = startAtBit(coded[0] as number, bits);
+  const chunkSize = Math.max(MIN_OUTPUT_BYTES, decodedLength);
+  const raw = createInflateRaw({
+    chunkSize,
+    ...GZIP_OPTIONS,
+    ...(window === undefined ? {} : { dictionary: window }),
+  });
+  const member = await runDecoder(raw, [first, coded.subarray(1)], decodedLength, signal);
+  if (member.have >= decodedLength) return joined(member.parts, decodedLength);
+  // The member's own end: CRC-32 and length, which the chunk digests make superfluous.
+  const next = member.consumed - first.byteLength + 1 + GZIP_TRAILER_BYTES;
+  const wanted = decodedLength - member.have;
+  if (next >= coded.byteLength) throw endsEarly(member.have, decodedLength);
+  const gunzip = createGunzip({ chunkSize: Math.max(MIN_OUTPUT_BYTES, wanted), ...GZIP_OPTIONS });
+  const rest = await runDecoder(gunzip, [coded.subarray(next)], wanted, signal);
+  const have = member.have + rest.have;
+  if (have < decodedLength) throw endsEarly(have, decodedLength);
+  return joined([...member.parts, ...rest.parts], decodedLength);
+}
+
+interface Decoded {
+  readonly parts: readonly Uint8Array[];
+  readonly have: number;
+  /** Bytes of the input that the decoder took. */
+  readonly consumed: number;
+}
+
+/** What the stream makes of `input`, until it ends or has made `wanted` bytes. */
+function runDecoder(
+  stream: Transform & { readonly bytesWritten: number },
+  input: readonly Uint8Array[],
+  wanted: number,
+  signal: AbortSignal,
+): Promise<Decoded> {
+  return new Promise((resolve, reject) => {
     const parts: Uint8Array[] = [];
     let have = 0;
     const settle = (finish: () => void): void => {
@@ -121,17 +203,19 @@ function decodeStream(
       stream.destroy();
       finish();
     };
+    const done = (): void => settle(() => resolve({ parts, have, consumed: stream.bytesWritten }));
     const onAbort = (): void => settle(() => reject(signal.reason));
     signal.addEventListener('abort', onAbort, { once: true });
     // Destroying from inside `data` ends the decoder before it asks for another output buffer.
     stream.on('data', (part: Buffer) => {
       parts.push(part);
       have += part.byteLength;
-      if (have >= decodedLength) settle(() => resolve(joined(parts, decodedLength)));
+      if (have >= wanted) done();
     });
     stream.on('error', (cause) => settle(() => reject(damaged(cause))));
-    stream.on('end', () => settle(() => reject(endsEarly(have, decodedLength))));
-    stream.end(coded);
+    stream.on('end', done);
+    for (const bytes of input) stream.write(bytes);
+    stream.end();
   });
 }
 

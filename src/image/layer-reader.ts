@@ -48,9 +48,13 @@ export interface LayerContent {
 /** A blob, apart from the layer's own, that a layer's files lie in. */
 export interface DeviceContent {
   readonly digest: Digest;
+  /** The blob in the registry, where the device does not go by its digest. */
+  readonly remote?: Digest;
   /** Length in the registry, bytes. */
   readonly size: number;
   readonly chunks: ChunkTable;
+  /** What its `deflate` extents need of the output before them, as `encodeWindows` makes it. */
+  readonly windows?: Uint8Array;
 }
 
 /** Opens another blob of the image's repository, of whatever length. */

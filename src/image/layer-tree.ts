@@ -120,3 +120,16 @@ export function copyDirMeta(to: DirNode, from: DirNode): void {
   if (from.xattrs === undefined) delete to.xattrs;
   else to.xattrs = from.xattrs;
 }
+
+/** True when some directory below the root is implied; the root's attributes come from the container's own layer. */
+export function impliesDirs(tree: LayerTree): boolean {
+  const stack = [tree.root];
+  for (let dir = stack.pop(); dir !== undefined; dir = stack.pop()) {
+    for (const child of dir.children.values()) {
+      if (child.kind !== 'dir') continue;
+      if (child.implied === true) return true;
+      stack.push(child);
+    }
+  }
+  return false;
+}

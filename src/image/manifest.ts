@@ -52,11 +52,16 @@ export interface ImageManifest {
   readonly config: BlobDescriptor;
   readonly layers: readonly ManifestLayer[];
   readonly annotations: Readonly<Record<string, string>>;
+  /** What kind of thing it is when it is not an image (OCI image spec, artifacts). */
+  readonly artifactType?: string;
+  /** The manifest it is about. */
+  readonly subject?: BlobDescriptor;
 }
 
 /** One entry of an index; `platform` is normalized as containerd does. */
 export interface IndexEntry extends BlobDescriptor {
   readonly platform?: Platform;
+  readonly artifactType?: string;
 }
 
 /** An index: one manifest per platform. */
@@ -100,7 +105,8 @@ export function parseManifest(bytes: Uint8Array, expected: ExpectedManifest = {}
   }
   const config = parseDescriptor(document.config, 'config');
   const layers = parseList(document.layers, 'layers', parseLayer);
-  return { kind: 'manifest', digest, mediaType, config, layers, annotations };
+  const subject = document.subject === undefined ? {} : { subject: parseDescriptor(document.subject, 'subject') };
+  return { kind: 'manifest', digest, mediaType, config, layers, annotations, ...artifactType(document), ...subject };
 }
 
 function checkBytes(bytes: Uint8Array, expected: ExpectedManifest): Digest {
@@ -153,7 +159,7 @@ function parseLayer(value: unknown, what: string): ManifestLayer {
 }
 
 function parseEntry(value: unknown, what: string): IndexEntry {
-  const descriptor = parseDescriptor(value, what);
+  const descriptor = { ...parseDescriptor(value, what), ...artifactType(value as JsonObject) };
   const platform = (value as JsonObject).platform;
   if (platform === undefined || platform === null) return descriptor;
   const fields = asObject(platform, `manifest: ${what}.platform`);
@@ -165,6 +171,10 @@ function parseEntry(value: unknown, what: string): IndexEntry {
       variant: platformField(fields, 'variant', what),
     }),
   };
+}
+
+function artifactType({ artifactType: type }: JsonObject): { artifactType?: string } {
+  return typeof type === 'string' && type.length <= 255 ? { artifactType: type } : {};
 }
 
 function platformField(fields: JsonObject, name: string, what: string): string {

@@ -1,17 +1,19 @@
-import type { ChunkTable } from '../core/chunk-table.ts';
-import { ChunkTableBuilder } from '../core/chunk-table-builder.ts';
 import type { Digest } from '../core/digest.ts';
 import { orAborted } from '../core/or-aborted.ts';
 import { atMost } from '../core/turns.ts';
 import { hasCode, ShoalError, withContext } from '../errors.ts';
-import type { DeviceContent, LayerDescriptor, LayerReader, RangedBlob } from '../image/layer-reader.ts';
-import { emptyDir, type LayerTree } from '../image/layer-tree.ts';
+import type { LayerDescriptor, LayerReader, RangedBlob } from '../image/layer-reader.ts';
+import { impliesDirs } from '../image/layer-tree.ts';
 import { readLayer } from '../image/readers/index.ts';
+import { isNydusBootstrap } from '../image/readers/rafs/nydus-labels.ts';
 import { formatReference, type Reference } from '../image/reference.ts';
 import { encodeTree } from '../image/tree-codec.ts';
 import type { Logger } from '../log.ts';
-import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
+import type { BlobDevice } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
+import { createLayerDevices } from './layer-devices.ts';
+import { createPatience } from './patience.ts';
+import type { PlainLayers } from './plain-layers.ts';
 
 /** Turns layers of a registry into devices of the blob store: index fetched by range, verified, stored. */
 export interface LayerOpener {
@@ -19,18 +21,27 @@ export interface LayerOpener {
    * The device of this layer, made if need be. Throws UNSUPPORTED_LAYER, INVALID_LAYER, SOURCE_FAILED … with image
    * and layer named. Calls for the same layer join; a caller that gives up does not stop the others.
    */
-  open(reference: Reference, layer: LayerDescriptor, options: { signal: AbortSignal }): Promise<BlobDevice>;
+  open(
+    reference: Reference,
+    layer: LayerDescriptor,
+    options: {
+      readonly signal: AbortSignal;
+      /** The image's manifest, which an index may refer to. */
+      readonly manifestDigest?: Digest | undefined;
+      readonly onProgress?: () => void;
+    },
+  ): Promise<BlobDevice>;
   /** Keeps a data blob that no file lies on, so that it can be a layer. */
   keepUnused(reference: Reference, blob: Digest): Promise<void>;
 }
 
-/** How long opening one layer may take in all, whoever waits for it. */
+/** How long reading a layer's index may take in all, whoever waits for it. */
 const OPEN_DEADLINE_MS = 60_000;
+/** A layer that is read whole may take this long without a byte of any layer, and in all. */
+const PASS_IDLE_MS = 60_000;
+const PASS_DEADLINE_MS = 3_600_000;
 /** Layers opened at a time, of all images: each may hold an index of the largest size in memory. */
 const OPENING_MAX = 8;
-
-/** What wrong bytes of an index end in. */
-const WRONG_BYTES = ['INVALID_LAYER', 'INVALID_CHUNK_TABLE', 'CHUNK_CORRUPT'] as const;
 
 /** What an opener needs of the registry: the blob by range, its size found out when it is not known. */
 export interface BlobOpener {
@@ -41,32 +52,112 @@ export interface BlobOpener {
   ): Promise<RangedBlob>;
 }
 
+/** What wrong bytes of an index, or of a layer that is read whole, end in. */
+const WRONG_BYTES = ['INVALID_LAYER', 'INVALID_CHUNK_TABLE', 'CHUNK_CORRUPT'] as const;
+
 export function createLayerOpener(components: {
   registry: BlobOpener;
   /** Past the mirrors of the image's registry, where it has any: what they gave may not be the layer it should be. */
   direct?: (reference: Reference) => Promise<BlobOpener | undefined>;
   blobs: BlobStore;
   readers: readonly LayerReader[];
+  /** Reads what no reader knows; without it that is UNSUPPORTED_LAYER. */
+  plain?: PlainLayers;
   log: Logger;
 }): LayerOpener {
   const opening = new Map<Digest, Promise<BlobDevice>>();
+  const devices = createLayerDevices(components);
+  /** Told of each piece of any layer that is read whole: who waits in line must see that the line moves. */
+  const waiting = new Set<() => void>();
   const inTurn = atMost(OPENING_MAX);
 
-  async function make(reference: Reference, layer: LayerDescriptor): Promise<BlobDevice> {
-    const signal = AbortSignal.timeout(OPEN_DEADLINE_MS);
+  async function make(reference: Reference, layer: LayerDescriptor, manifest?: Digest): Promise<BlobDevice> {
+    using patience = createPatience({
+      firstMs: OPEN_DEADLINE_MS,
+      idleMs: PASS_IDLE_MS,
+      mostMs: PASS_DEADLINE_MS,
+    });
+    waiting.add(patience.progress);
+    try {
+      return await open(reference, layer, manifest, patience.signal);
+    } finally {
+      waiting.delete(patience.progress);
+    }
+  }
+
+  async function open(
+    reference: Reference,
+    layer: LayerDescriptor,
+    manifest: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<BlobDevice> {
     const source = { registry: reference.registry, repository: reference.repository };
-    const known = await knownLayer(layer.digest);
+    const known = await devices.known(layer.digest);
     if (known !== undefined) {
       for (const blob of [layer.digest, ...(known.info.devices ?? [])]) await components.blobs.addSource(blob, source);
       return known;
     }
     const startedMs = performance.now();
-    const { blob, format, content } = await read(reference, layer, signal);
-    const device = await components.blobs.create(layer.digest, {
+    const device = await rightFrom(reference, layer, manifest, signal);
+    components.log.info('layer is lazy', {
+      image: formatReference(reference),
+      layer: layer.digest,
+      format: device.info.format,
+      ...(device.info.why === undefined ? {} : { why: device.info.why }),
+      chunks: device.table.count,
+      tookMs: Math.round(performance.now() - startedMs),
+    });
+    return device;
+  }
+
+  /** Through the mirrors, and past them when what they gave is wrong. */
+  async function rightFrom(
+    reference: Reference,
+    layer: LayerDescriptor,
+    manifest: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<BlobDevice> {
+    try {
+      return await read(components.registry, layer, reference, manifest, signal);
+    } catch (error) {
+      const isWrong = WRONG_BYTES.some((code) => hasCode(error, code));
+      const direct = isWrong ? await components.direct?.(reference) : undefined;
+      if (direct === undefined) throw error;
+      return await read(direct, layer, reference, manifest, signal);
+    }
+  }
+
+  /** With the layer's own index when it has one that a reader knows, else as a plain layer. */
+  async function read(
+    opener: BlobOpener,
+    layer: LayerDescriptor,
+    reference: Reference,
+    manifest: Digest | undefined,
+    signal: AbortSignal,
+  ): Promise<BlobDevice> {
+    const { plain, readers, blobs } = components;
+    const source = { registry: reference.registry, repository: reference.repository };
+    const blob = await opener.openBlob(reference, layer, { signal });
+    let found: Awaited<ReturnType<typeof readLayer>>;
+    try {
+      found = await readLayer(layer, blob, {
+        signal,
+        readers,
+        openBlob: (digest, options) => opener.openBlob(reference, { digest }, options),
+      });
+    } catch (error) {
+      // The tar of a Nydus bootstrap holds the bootstrap: as a layer it would be wrong.
+      const isPlain = mayBeTar(layer) && !isNydusBootstrap(layer);
+      if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER') || !isPlain) throw error;
+      return await plain.open(blob, { ...source, manifest }, { signal, onBytes: tellWaiting });
+    }
+    const { format, content } = found;
+    const device = await blobs.create(layer.digest, {
       chunks: content.chunks,
       tree: encodeTree(content.tree),
       info: {
         format,
+        why: 'index in the layer',
         size: blob.size,
         sources: [source],
         ...(content.prefetchBytes === undefined ? {} : { prefetchBytes: content.prefetchBytes }),
@@ -75,71 +166,23 @@ export function createLayerOpener(components: {
       },
     });
     // After the layer itself, which keeps them from being collected.
-    for (const each of content.devices ?? []) await keepDevice(each, format, source);
-    components.log.info('layer is lazy', {
-      image: formatReference(reference),
-      layer: layer.digest,
-      format,
-      chunks: content.chunks.count,
-      tookMs: Math.round(performance.now() - startedMs),
-    });
+    await devices.keep(content.devices ?? [], format, source);
     return device;
   }
 
-  async function read(reference: Reference, layer: LayerDescriptor, signal: AbortSignal) {
-    const from = async (opener: BlobOpener) => {
-      const blob = await opener.openBlob(reference, layer, { signal });
-      const read = await readLayer(layer, blob, {
-        signal,
-        readers: components.readers,
-        openBlob: (digest, options) => opener.openBlob(reference, { digest }, options),
-      });
-      return { blob, ...read };
-    };
-    try {
-      return await from(components.registry);
-    } catch (error) {
-      const isWrong = WRONG_BYTES.some((code) => hasCode(error, code));
-      const direct = isWrong ? await components.direct?.(reference) : undefined;
-      if (direct === undefined) throw error;
-      return await from(direct);
-    }
-  }
-
-  /** The layer when all of it is in the store: a crash may have come between it and its devices. */
-  async function knownLayer(blob: Digest): Promise<BlobDevice | undefined> {
-    const known = await components.blobs.open(blob);
-    for (const device of known?.info.devices ?? []) {
-      if ((await components.blobs.open(device)) === undefined) return undefined;
-    }
-    return known;
-  }
-
-  /** A data blob: a device for the layers that lie on it, and no files when it is taken for a layer itself. */
-  async function keepDevice(content: DeviceContent, format: string, source: BlobSource): Promise<void> {
-    const { digest, size, chunks } = content;
-    const before = await components.blobs.open(digest);
-    if (before !== undefined && before.table.count === 0 && chunks.count > 0) await components.blobs.remove(digest);
-    const device = await components.blobs.create(digest, {
-      chunks,
-      tree: NO_FILES,
-      info: { format, size, sources: [source], devices: [] },
-    });
-    if (!holdsChunks(device.table, chunks)) {
-      throw new ShoalError('UNSUPPORTED_LAYER', `blob ${digest} is known with other chunks`, { layer: digest });
-    }
+  function tellWaiting(): void {
+    for (const progress of waiting) progress();
   }
 
   return {
     async keepUnused({ registry, repository }, digest) {
-      const info = { format: 'nydus', size: 0, sources: [{ registry, repository }], devices: [] };
-      const chunks = new ChunkTableBuilder({ compressedSize: 0 }).build();
-      await components.blobs.create(digest, { chunks, tree: NO_FILES, info });
+      await devices.keepUnused(digest, 'nydus', { registry, repository });
     },
-    async open(reference, layer, { signal }) {
+    async open(reference, layer, { signal, manifestDigest, onProgress }) {
+      if (onProgress !== undefined) waiting.add(onProgress);
       let shared = opening.get(layer.digest);
       if (shared === undefined) {
-        shared = inTurn(() => make(reference, layer)).finally(() => opening.delete(layer.digest));
+        shared = inTurn(() => make(reference, layer, manifestDigest)).finally(() => opening.delete(layer.digest));
         shared.catch(() => {});
         opening.set(layer.digest, shared);
       }
@@ -149,35 +192,16 @@ export function createLayerOpener(components: {
         const gaveUp = signal.aborted && cause === signal.reason;
         const error = gaveUp ? new ShoalError('DEADLINE_EXCEEDED', 'gave up waiting', { cause }) : cause;
         throw withContext(error, { image: formatReference(reference), layer: layer.digest }, 'SOURCE_FAILED');
+      } finally {
+        if (onProgress !== undefined) waiting.delete(onProgress);
       }
     },
   };
 }
 
-/** The tree of a blob that holds data only. */
-const NO_FILES = encodeTree({ root: { ...emptyDir(), implied: true } });
+/** Media types of plain layers; what is unknown, because only labels are, may be one. */
+const TAR_TYPE = /^application\/vnd\.(oci\.image\.layer\.|docker\.image\.rootfs\.)[a-z0-9.]*\btar([+.](gzip|zstd))?$/;
 
-/** True when every chunk of `wanted` is in `table`, at the same place. */
-function holdsChunks(table: ChunkTable, wanted: ChunkTable): boolean {
-  if (table === wanted) return true;
-  for (let row = 0; row < wanted.count; row += 1) {
-    const { deviceOffset, length, digest } = wanted.row(row);
-    const { first, end } = table.covering(deviceOffset, length);
-    const found = end - first === 1 ? table.row(first) : undefined;
-    if (found?.deviceOffset !== deviceOffset || found.length !== length || found.digest !== digest) return false;
-  }
-  return true;
-}
-
-/** True when some directory below the root is implied; the root's attributes come from the container's own layer. */
-function impliesDirs(tree: LayerTree): boolean {
-  const stack = [tree.root];
-  for (let dir = stack.pop(); dir !== undefined; dir = stack.pop()) {
-    for (const child of dir.children.values()) {
-      if (child.kind !== 'dir') continue;
-      if (child.implied === true) return true;
-      stack.push(child);
-    }
-  }
-  return false;
+function mayBeTar({ mediaType }: LayerDescriptor): boolean {
+  return mediaType === undefined || TAR_TYPE.test(mediaType);
 }

@@ -12,12 +12,15 @@ import type { ImageRecords } from './images.ts';
 import { type LayerRequest, layerRequestFrom } from './labels.ts';
 import type { LayerOpener } from './layer-opener.ts';
 import type { ManifestLookup } from './manifests.ts';
+import { createPatience } from './patience.ts';
 import { withDevices } from './run-devices.ts';
 import type { LazyRuns } from './runs.ts';
 import type { StartHints } from './start-hints.ts';
 
 /** How long a Prepare may wait for a layer's index before containerd is told to unpack the layer itself. */
 const OFFER_DEADLINE_MS = 20_000;
+/** How long it may wait in all while bytes of a layer that is read whole keep coming. */
+const OFFER_PROGRESS_MS = 1_800_000;
 /** How long a registry that did not answer is left alone: an image has many layers, and each would wait as long. */
 const DEAD_REGISTRY_MS = 30_000;
 
@@ -47,15 +50,16 @@ export function createLazyLayers(components: {
 
   /** Opens the image's other layers while containerd still works on this one. */
   function openSiblings(request: LayerRequest): void {
-    if (request.manifestDigest === undefined) return;
+    const { manifestDigest } = request;
+    if (manifestDigest === undefined) return;
     const signal = AbortSignal.timeout(OFFER_DEADLINE_MS);
     void manifests
-      .manifest(request.reference, request.manifestDigest, { signal })
+      .manifest(request.reference, manifestDigest, { signal })
       .then((manifest) => {
         hints?.learn(request.reference, manifest);
         // the data of a Nydus image is opened with its bootstrap
         const layers = manifest.layers.filter((layer) => !isNydusBlob(layer));
-        return Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal })));
+        return Promise.all(layers.map((layer) => opener.open(request.reference, layer, { signal, manifestDigest })));
       })
       .catch((error) => log.debug('opening ahead failed', { error: withContext(error, {}).describe() }));
   }
@@ -99,7 +103,12 @@ export function createLazyLayers(components: {
     { allLazyBelow }: LayerOffer,
     caller: AbortSignal,
   ): Promise<{ blob: Digest } | undefined> {
-    const signal = AbortSignal.any([caller, AbortSignal.timeout(OFFER_DEADLINE_MS)]);
+    using patience = createPatience({
+      firstMs: OFFER_DEADLINE_MS,
+      idleMs: OFFER_DEADLINE_MS,
+      mostMs: OFFER_PROGRESS_MS,
+    });
+    const signal = AbortSignal.any([caller, patience.signal]);
     const { digest } = request.layer;
     const { registry } = request.reference;
     const reference = formatReference(request.reference);
@@ -115,7 +124,11 @@ export function createLazyLayers(components: {
       if (!isHere) openSiblings(request);
       const layer = isHere ? request.layer : await describe(request, signal);
       if (isNydusBlob(layer)) await openNydusBlob(request, signal);
-      const { info } = await opener.open(request.reference, layer, { signal });
+      const { info } = await opener.open(request.reference, layer, {
+        signal,
+        manifestDigest: request.manifestDigest,
+        onProgress: patience.progress,
+      });
       // containerd copies those directories' attributes from the unpacked layer; a mount above it cannot
       if (info.impliesDirs === true && !allLazyBelow) {
         throw new ShoalError('UNSUPPORTED_LAYER', 'it names no parent directories, and layers below it are unpacked');

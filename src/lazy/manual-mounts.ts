@@ -93,7 +93,7 @@ export function createManualMounts(components: {
     const layers = files.map(({ digest }) => digest);
     const unpin = runs.pin(layers);
     try {
-      await Promise.all(files.map((layer) => opener.open(reference, layer, { signal })));
+      await Promise.all(files.map((layer) => opener.open(reference, layer, { signal, manifestDigest: image.digest })));
       for (const { digest } of image.layers)
         images.note(formatReference(reference), image.digest, { digest, lazy: true });
       const run = await nextName();

@@ -13,8 +13,10 @@ import type { PullToken } from '../source/mirror/mirror-policy.ts';
 import type { ProxyInit } from '../source/mirror/target.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
 import type { BlobStore } from '../store/blob-store.ts';
+import type { SourceCounters } from '../store/count.ts';
 import type { ImageRecords } from './images.ts';
 import type { BlobOpener } from './layer-opener.ts';
+import { windowsOf } from './origin-blobs.ts';
 import { createConfiguredPolicy } from './registry.ts';
 
 /** The mirrors a configuration asks for. */
@@ -32,7 +34,14 @@ export interface ConfiguredMirrors {
 
 export function createConfiguredMirrors(
   config: Pick<Config, 'mirrors' | 'dragonfly' | 'proxy' | 'fetch' | 'registry'>,
-  components: { clock: Clock; log: Logger; blobs: BlobStore; direct: Pick<RegistryClient, 'pullToken'> },
+  components: {
+    clock: Clock;
+    log: Logger;
+    blobs: BlobStore;
+    direct: Pick<RegistryClient, 'pullToken'>;
+    /** The source's name is what spare chunks are counted under. */
+    counters: Pick<SourceCounters, 'name'>;
+  },
 ): ConfiguredMirrors {
   const { enabled, configPath, firstByteTimeoutMs, attemptTimeoutMs } = config.mirrors;
   const directory = enabled ? createHostsDirectory(components, { path: configPath }) : NO_DIRECTORY;
@@ -40,8 +49,13 @@ export function createConfiguredMirrors(
     table: (blob) => components.blobs.opened(blob)?.table,
     find(blob) {
       const info = components.blobs.opened(blob)?.info;
-      return info === undefined ? undefined : { size: info.size, sources: info.sources.toReversed() };
+      if (info === undefined) return undefined;
+      const { size, sources, remote } = info;
+      return { size, sources: sources.toReversed(), ...(remote === undefined ? {} : { remote }) };
     },
+    window: windowsOf(components.blobs),
+    onExtent: ({ blob, index }, decoded) =>
+      void components.blobs.opened(blob)?.offerExtent(index, decoded, components.counters.name),
   };
   const pullToken: PullToken = (registry, repository) => components.direct.pullToken({ registry, repository });
   let fetchedBytes = 0;

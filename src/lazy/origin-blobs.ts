@@ -1,6 +1,7 @@
 import type { Digest } from '../core/digest.ts';
 import { ShoalError } from '../errors.ts';
 import type { RangedBlob } from '../image/layer-reader.ts';
+import { readWindow } from '../image/pass/windows.ts';
 import type { AskedRegistries } from '../source/asked-registries.ts';
 import type { OriginBlobs } from '../source/origin/origin-store.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
@@ -28,7 +29,8 @@ export function createOriginBlobs(components: {
           // Recorded when somebody asked for it, maybe before this daemon was started.
           asked?.admit(source.registry);
           try {
-            const remote = await registry.blob(source, { digest: blob, size: device.info.size }, { signal });
+            const { remote: digest = blob, size } = device.info;
+            const remote = await registry.blob(source, { digest, size }, { signal });
             return await remote.read(offset, length, options);
           } catch (error) {
             if (signal.aborted) throw error;
@@ -40,5 +42,14 @@ export function createOriginBlobs(components: {
     };
   }
 
-  return { table: (blob) => blobs.opened(blob)?.table, ranged };
+  return {
+    table: (blob) => blobs.opened(blob)?.table,
+    ranged,
+    window: windowsOf(blobs),
+  };
+}
+
+/** Reads deflate windows of plain layers from the store. */
+export function windowsOf(blobs: Pick<BlobStore, 'readWindows'>): (blob: Digest, row: number) => Promise<Uint8Array> {
+  return (blob, row) => readWindow(row, (offset, length) => blobs.readWindows(blob, offset, length));
 }

@@ -10,7 +10,13 @@ import { createDockerCredentials } from '../source/origin/docker-credentials.ts'
 import { readKubeletProviders } from '../source/origin/kubelet-config.ts';
 import { createKubeletPlugins } from '../source/origin/kubelet-plugins.ts';
 import { createKubernetesSecrets } from '../source/origin/kubernetes-secrets.ts';
-import { createRegistryClient, type RegistryClient } from '../source/origin/registry-client.ts';
+import {
+  createRegistryClient,
+  type RegistryClient,
+  type RegistryClientComponents,
+  type RegistryClientInit,
+} from '../source/origin/registry-client.ts';
+import { createRegistryPusher, type RegistryPusher } from '../source/origin/registry-pusher.ts';
 import { createUrlPolicy, type RegistryRules, type UrlPolicy } from '../source/url-policy.ts';
 
 /**
@@ -21,10 +27,25 @@ export function createConfiguredRegistry(
   config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
   components: { log: Logger; clock: Clock; given?: readonly CredentialSource[]; asked?: AskedRegistries },
 ): RegistryClient {
+  return createRegistryClient(...parts(config, components));
+}
+
+/** The same for writing. */
+export function createConfiguredPusher(
+  config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
+  components: { log: Logger; clock: Clock },
+): RegistryPusher {
+  return createRegistryPusher(...parts(config, components));
+}
+
+function parts(
+  config: Pick<Config, 'fetch' | 'auth' | 'registry'>,
+  components: { log: Logger; clock: Clock; given?: readonly CredentialSource[]; asked?: AskedRegistries },
+): [RegistryClientComponents, RegistryClientInit] {
   const { fetch } = config;
   const policy = createConfiguredPolicy(config, components.asked);
   const credentials = chainCredentials(credentialSources(config, components.clock, components.given ?? []), components);
-  return createRegistryClient(
+  return [
     { ...components, policy, credentials },
     {
       connections: fetch.connectionsPerRegistry,
@@ -35,7 +56,7 @@ export function createConfiguredRegistry(
       retryBudgetMs: fetch.retryBudgetMs,
       ...(fetch.ca === undefined ? {} : { ca: readNamedFile(fetch.ca, 'fetch.ca') }),
     },
-  );
+  ];
 }
 
 /** The URL policy a configuration asks for; `asked` as above. */

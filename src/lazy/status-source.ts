@@ -78,6 +78,7 @@ async function layerStatus({ blobs, runs }: StatusComponents, layer: LayerOutcom
   return {
     digest: layer.digest,
     format: device?.info.format ?? 'unpacked',
+    ...(device?.info.why === undefined ? {} : { why: device.info.why }),
     bytesCompressed: device?.info.size ?? 0,
     bytesTotal: device?.size ?? 0,
     bytesCached: device?.stats().presentBytes ?? 0,

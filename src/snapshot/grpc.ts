@@ -24,8 +24,10 @@ export const GRPC_LIMITS = {
   connections: 32,
   /** Calls that only touch the store; a List that nobody reads ends after it too. */
   storeDeadlineMs: 10_000,
-  /** Prepare, View and Mounts may have to read a layer's index from a registry. */
+  /** View and Mounts may have to read a layer's index from a registry. */
   lazyDeadlineMs: 60_000,
+  /** Prepare may have to read a whole layer; it gives up much earlier when nothing comes. */
+  pullDeadlineMs: 1_860_000,
   /** Commit, Remove, Usage and Cleanup walk directories. */
   walkDeadlineMs: 600_000,
 } as const;
@@ -90,9 +92,10 @@ export async function serveSnapshots(
 function handlers({ snapshotter, log }: { snapshotter: Snapshotter; log: Logger }) {
   const store = { log, deadlineMs: GRPC_LIMITS.storeDeadlineMs };
   const lazy = { log, deadlineMs: GRPC_LIMITS.lazyDeadlineMs };
+  const pull = { log, deadlineMs: GRPC_LIMITS.pullDeadlineMs };
   const walk = { log, deadlineMs: GRPC_LIMITS.walkDeadlineMs };
   return {
-    Prepare: unary(lazy, async (m, o) => mountsMessage(await snapshotter.prepare(parseSnapshotRequest(m), o))),
+    Prepare: unary(pull, async (m, o) => mountsMessage(await snapshotter.prepare(parseSnapshotRequest(m), o))),
     View: unary(lazy, async (m, o) => mountsMessage(await snapshotter.view(parseSnapshotRequest(m), o))),
     Mounts: unary(lazy, async (m, o) => mountsMessage(await snapshotter.mounts(textOf(m, 'key'), o))),
     Commit: unary(walk, async (m, o) => {

@@ -15,6 +15,8 @@ export interface BlobSource {
 export interface BlobInfo {
   /** Layer format as shown to people. */
   readonly format: string;
+  /** Why it is read the way it is, for people. */
+  readonly why?: string;
   /** Compressed bytes in the registry. */
   readonly size: number;
   readonly sources: readonly BlobSource[];
@@ -27,6 +29,8 @@ export interface BlobInfo {
    * data blobs, and those, as layers of their own, hold no files and lie on nothing.
    */
   readonly devices?: readonly Digest[];
+  /** The blob in the registry, where the device does not go by its digest: a `tar.gz` that a Nydus image refers to. */
+  readonly remote?: Digest;
 }
 
 /** Counters of one device since it was opened. */
@@ -72,6 +76,13 @@ export interface BlobDevice {
     length: number,
     options: { signal: AbortSignal },
   ): Promise<{ readonly checked: number; readonly dropped: number }>;
+  /** Takes every chunk for present: whoever made the file has written their verified bytes. Made durable soon. */
+  adopt(): void;
+  /**
+   * What the extent of chunk `row` decodes to, from `source`: the extent's other chunks, when they match their digests
+   * and are absent, are kept, so that their compressed bytes are not fetched again. Never throws.
+   */
+  offerExtent(row: number, decoded: Uint8Array, source: string): Promise<void>;
   /** What names chunk `row` to a source. */
   ref(row: number): ChunkRef;
   hasChunk(row: number): boolean;

@@ -17,9 +17,17 @@ import { encodeSealed, readSealed, storeIo, writeSealed, writeSynced } from './s
 import { type BlobDeviceComponents, createBlobDevice } from './sparse-device.ts';
 
 /** Files of a blob's directory. */
-export const FILES = { data: 'data', map: 'map', table: 'table', tree: 'tree', info: 'info', order: 'order' } as const;
+export const FILES = {
+  data: 'data',
+  map: 'map',
+  table: 'table',
+  tree: 'tree',
+  info: 'info',
+  windows: 'windows',
+  order: 'order',
+} as const;
 /** Kinds of its sealed files. */
-export const KINDS = { table: 'table', tree: 'tree', info: 'info', order: 'order' } as const;
+export const KINDS = { table: 'table', tree: 'tree', info: 'info', windows: 'windows', order: 'order' } as const;
 
 /** A blob whose files are open. */
 export interface OpenBlob {
@@ -43,22 +51,24 @@ export interface LoadInit {
 /** Present chunks hashed by `sample`: a data file emptied by half passes with probability 1/256. */
 const SAMPLE_CHUNKS = 8;
 
-/** Writes the files of a new blob into an empty directory, all synced. */
+/** Writes the files of a new blob into a directory, all synced; the data file may be there already, whole or in part. */
 export async function newBlobFiles(
   dir: string,
   blob: Digest,
-  content: { chunks: ChunkTable; tree: Uint8Array; info: BlobInfo },
+  content: { chunks: ChunkTable; tree: Uint8Array; info: BlobInfo; windows?: Uint8Array; staged?: unknown },
 ): Promise<void> {
-  const { chunks, tree, info } = content;
+  const { chunks, tree, info, windows } = content;
   await writeSynced(join(dir, FILES.table), encodeSealed(KINDS.table, encodeChunkTable(chunks)));
   await writeSynced(join(dir, FILES.tree), encodeSealed(KINDS.tree, tree));
   await writeSynced(join(dir, FILES.info), encodeSealed(KINDS.info, encodeInfo(info)));
+  if (windows !== undefined) await writeSynced(join(dir, FILES.windows), encodeSealed(KINDS.windows, windows));
   await writeSynced(join(dir, FILES.map), newMapFile(blob, chunks.deviceSize / BLOCK_BYTES, emptyMap(chunks).bytes));
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  const data = await open(join(dir, FILES.data), flags, 0o600);
+  const fresh = content.staged === undefined ? constants.O_CREAT | constants.O_EXCL : 0;
+  const data = await open(join(dir, FILES.data), constants.O_WRONLY | constants.O_NOFOLLOW | fresh, 0o600);
   try {
     await data.truncate(chunks.deviceSize);
-    await data.sync();
+    // What was written before is made durable like any other chunk, behind the mount: nobody waits for it.
+    if (content.staged === undefined) await data.sync();
   } finally {
     await data.close();
   }

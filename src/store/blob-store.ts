@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
@@ -12,7 +12,7 @@ import { encodeInfo, FILES, KINDS, type LoadInit, loadBlob, newBlobFiles, type O
 import { blobPrefix, createChunkIndex, type IndexDb } from './chunk-index.ts';
 import type { ChunkStore } from './chunk-store.ts';
 import { createReflink } from './reflink.ts';
-import { assertPrivateDir, readSealed, storeIo, syncDir, writeSealed } from './sealed-file.ts';
+import { assertPrivateDir, readSealed, readSealedRange, storeIo, syncDir, writeSealed } from './sealed-file.ts';
 
 /** What `create` keeps of a blob. */
 export interface NewBlob {
@@ -20,6 +20,19 @@ export interface NewBlob {
   /** The encoded layer tree, opaque here. */
   readonly tree: Uint8Array;
   readonly info: BlobInfo;
+  /** Windows of the table's checkpoints, opaque here. */
+  readonly windows?: Uint8Array;
+  /** A data file that holds every chunk of the table. */
+  readonly staged?: StagedData;
+}
+
+/** A data file in the making, in a directory that becomes the blob's own. */
+export interface StagedData {
+  readonly directory: string;
+  /** Open for writing. */
+  readonly fd: number;
+  /** Closes the file, and deletes it unless a blob was made of it. Idempotent. */
+  discard(): Promise<void>;
 }
 
 /** What the store works with, and whom it tells. */
@@ -38,6 +51,10 @@ export interface BlobStore {
   connect(source: ChunkStore): void;
   /** Makes the blob's files, all or none, and opens it; one that exists only gets the new sources. Throws STORE_IO. */
   create(blob: Digest, content: NewBlob): Promise<BlobDevice>;
+  /** An empty data file, for a blob whose bytes are here before its table is. Throws STORE_IO. */
+  stage(): Promise<StagedData>;
+  /** Part of the blob's windows. Throws NOT_FOUND or STORE_IO; what is read is not checked. */
+  readWindows(blob: Digest, offset: number, length: number): Promise<Uint8Array>;
   /** The blob's device, undefined when there is none or its state was beyond use (logged as STATE_CORRUPT, removed). */
   open(blob: Digest): Promise<BlobDevice | undefined>;
   /** The device if it is open now. */
@@ -126,8 +143,35 @@ class DirectoryStore implements BlobStore {
       await this.#writeNew(blob, content);
       const made = await this.#load(blob);
       if (made === undefined) throw new ShoalError('STATE_CORRUPT', `layer ${blob} cannot be read back`);
+      if (content.staged !== undefined) made.device.adopt();
       return made.device;
     });
+  }
+
+  async stage(): Promise<StagedData> {
+    try {
+      const directory = await mkdtemp(join(this.#init.dir, TEMPORARY));
+      const file = await open(join(directory, FILES.data), 'wx', 0o600);
+      let discarded: Promise<void> | undefined;
+      const discard = async (): Promise<void> => {
+        await file.close();
+        await rm(directory, { recursive: true, force: true });
+      };
+      return {
+        directory,
+        fd: file.fd,
+        discard: () => {
+          discarded ??= discard();
+          return discarded;
+        },
+      };
+    } catch (error) {
+      throw storeIo(error, 'cannot make a data file');
+    }
+  }
+
+  async readWindows(blob: Digest, offset: number, length: number): Promise<Uint8Array> {
+    return await readSealedRange(join(this.#path(blob), FILES.windows), offset, length);
   }
 
   open(blob: Digest): Promise<BlobDevice | undefined> {
@@ -235,7 +279,7 @@ class DirectoryStore implements BlobStore {
   async #writeNew(blob: Digest, content: NewBlob): Promise<void> {
     const { dir } = this.#init;
     try {
-      const temporary = await mkdtemp(join(dir, TEMPORARY));
+      const temporary = content.staged?.directory ?? (await mkdtemp(join(dir, TEMPORARY)));
       try {
         await newBlobFiles(temporary, blob, content);
         await syncDir(temporary);

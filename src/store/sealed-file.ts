@@ -59,6 +59,21 @@ export async function readSealed(path: string, kind: string): Promise<Uint8Array
   }
 }
 
+/** Part of a sealed file's payload, its checksum not looked at. Throws NOT_FOUND, STATE_CORRUPT (too short) or STORE_IO. */
+export async function readSealedRange(path: string, offset: number, length: number): Promise<Uint8Array> {
+  const file = await openExisting(path);
+  if (file === undefined) throw new ShoalError('NOT_FOUND', `${path} is not there`);
+  try {
+    const { bytesRead, buffer } = await file.read(new Uint8Array(length), 0, length, HEADER_BYTES + offset);
+    if (bytesRead < length) throw new ShoalError('STATE_CORRUPT', `${path} is too short`);
+    return buffer;
+  } catch (error) {
+    throw storeIo(error, `cannot read ${path}`);
+  } finally {
+    await file.close();
+  }
+}
+
 /** Writes a sealed file so that after a power cut either the old or the new one is there, whole. Throws STORE_IO. */
 export async function writeSealed(path: string, kind: string, payload: Uint8Array): Promise<void> {
   const temporary = `${path}.new`;

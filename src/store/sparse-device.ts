@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { BLOCK_BYTES, type BlockMap } from '../core/block-map.ts';
-import type { Chunk, ChunkRef } from '../core/chunk.ts';
+import { type Chunk, type ChunkRef, verifyChunk } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { type Digest, digestHex } from '../core/digest.ts';
 import { freeBytes } from '../core/free-bytes.ts';
@@ -54,6 +54,8 @@ export interface BlobDeviceInit {
 }
 
 const DONE = Promise.resolve();
+/** Spare bytes hashed before other work gets a turn: about 0.3 ms. */
+const HASH_TURN_BYTES = 512 * 1024;
 
 export function createBlobDevice(components: BlobDeviceComponents, init: BlobDeviceInit): BlobDevice {
   return new SparseDevice(components, init);
@@ -194,6 +196,47 @@ class SparseDevice implements BlobDevice {
     return { checked, dropped };
   }
 
+  async offerExtent(row: number, decoded: Uint8Array, source: string): Promise<void> {
+    try {
+      const spare: Promise<void>[] = [];
+      for await (const { row: sibling, chunk } of this.#siblings(row, decoded)) {
+        spare.push(this.#keep(sibling, chunk));
+        this.#bytesBySource[source] = (this.#bytesBySource[source] ?? 0) + chunk.bytes.byteLength;
+      }
+      await Promise.all(spare);
+    } catch (error) {
+      this.#components.log.debug('spare chunks are not kept', { layer: this.name, error: String(error) });
+    }
+  }
+
+  /** The other chunks of the extent that are absent and that nobody fetches, verified. */
+  async *#siblings(row: number, decoded: Uint8Array): AsyncGenerator<{ row: number; chunk: Chunk }> {
+    const { extentOf, inner, length } = this.table.columns;
+    let sibling = row;
+    while (sibling > 0 && extentOf[sibling - 1] === extentOf[row]) sibling -= 1;
+    let hashed = 0;
+    for (; sibling < this.table.count && extentOf[sibling] === extentOf[row]; sibling += 1) {
+      if (this.#closing !== undefined) return;
+      if (this.hasChunk(sibling) || this.#flights.has(sibling)) continue;
+      const start = inner[sibling] as number;
+      const size = length[sibling] as number;
+      yield { row: sibling, chunk: await verifyChunk(this.ref(sibling), decoded.subarray(start, start + size)) };
+      hashed += size;
+      if (hashed < HASH_TURN_BYTES) continue;
+      hashed = 0;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  adopt(): void {
+    for (let row = 0; row < this.table.count; row += 1) {
+      const { first, end } = this.table.blocksOf(row);
+      this.presence.setRange(first, end);
+      this.#persistence.written(row, this.table.columns.length[row] as number);
+    }
+    if (this.presence.complete) void this.flush();
+  }
+
   ref(row: number): ChunkRef {
     const { digest, length } = this.table.row(row);
     return { digest, length, blob: this.blob, index: row };
@@ -256,12 +299,18 @@ class SparseDevice implements BlobDevice {
 
   async #fetch(row: number, options: GetOptions): Promise<void> {
     const chunk = await this.#components.source().get(this.ref(row), options);
-    const { deviceOffset, length, digest } = this.table.row(row);
+    const { length, digest } = this.table.row(row);
     if (chunk.digest !== digest || chunk.bytes.byteLength !== length) {
       throw new ShoalError('CHUNK_CORRUPT', `asked for ${digest}, got ${chunk.digest}`);
     }
-    await this.#writer.write(deviceOffset, chunk, this.table.spanOf(row));
+    await this.#keep(row, chunk);
     if (chunk.owned) freeBytes(chunk.bytes);
+  }
+
+  /** Writes a chunk and marks it present. */
+  async #keep(row: number, chunk: Chunk): Promise<void> {
+    const { deviceOffset, length } = this.table.row(row);
+    await this.#writer.write(deviceOffset, chunk, this.table.spanOf(row));
     if (this.hasChunk(row)) return;
     this.#unmarked.add(row);
     this.#mark(row);

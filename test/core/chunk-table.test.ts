@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { MAX_CHUNK_BYTES } from '../../src/core/chunk.ts';
-import type { ChunkInput, ChunkTable } from '../../src/core/chunk-table.ts';
+import type { Checkpoint, ChunkInput, ChunkTable } from '../../src/core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../src/core/chunk-table-builder.ts';
 import { decodeChunkTable, encodeChunkTable } from '../../src/core/chunk-table-codec.ts';
 import { parseDigest, sha256 } from '../../src/core/digest.ts';
@@ -156,4 +156,32 @@ test('what cannot be true is refused, and leaves the builder as it was', () => {
   }
   assert.throws(() => new ChunkTableBuilder({ compressedSize: 1, algorithm: 'sha512' }), ShoalError);
   assert.throws(() => new ChunkTableBuilder({ compressedSize: -1 }), ShoalError);
+});
+
+test('checkpoints survive the codec, and a table without any is what it always was', () => {
+  const build = (checkpoint: Checkpoint | undefined): ChunkTableBuilder => {
+    const builder = new ChunkTableBuilder({ compressedSize: 1000 });
+    const place = { deviceOffset: 0, length: 100, extentOffset: 10, extentLength: 50, innerOffset: 0 };
+    const codec = checkpoint === undefined ? ('gzip' as const) : ('deflate' as const);
+    builder.addRaw({ ...place, codec, checkpoint }, new Uint8Array(32));
+    return builder;
+  };
+  for (const checkpoint of [
+    { bits: 0, window: undefined },
+    { bits: 7, window: 0 },
+    { bits: 3, window: 0xfffffe },
+  ]) {
+    const table = build(checkpoint).build();
+    assert.deepEqual(decodeChunkTable(encodeChunkTable(table)).extent(0), table.extent(0));
+    assert.deepEqual(table.extent(0).checkpoint, checkpoint);
+  }
+  assert.equal(new DataView(encodeChunkTable(build(undefined).build()).buffer).getUint32(48 + 20, true), 0);
+  for (const bad of [
+    { bits: 8, window: 0 },
+    { bits: -1, window: 0 },
+    { bits: 1, window: -1 },
+    { bits: 1, window: 0xffffff },
+  ]) {
+    assert.throws(() => build(bad), { code: 'INVALID_CHUNK_TABLE' });
+  }
 });

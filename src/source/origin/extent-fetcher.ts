@@ -1,7 +1,7 @@
 import type { ByteBudget, Claim } from '../../core/byte-budget.ts';
 import type { Extent } from '../../core/chunk-table.ts';
 import { ShoalError } from '../../errors.ts';
-import type { decodeExtent } from '../../image/codec.ts';
+import type { decodeExtent, SpanStart } from '../../image/codec.ts';
 import type { RangedBlob } from '../../image/layer-reader.ts';
 import type { GetOptions } from '../../store/chunk-store.ts';
 import { type Flight, startFlight } from '../../store/flight.ts';
@@ -46,6 +46,8 @@ export interface ExtentFetcherComponents {
   readonly decode: typeof decodeExtent;
   /** Memory for what is being fetched and decoded, shared with the fetchers of other blobs. */
   readonly budget: ByteBudget;
+  /** The window of this row, for `deflate` extents. */
+  window?(row: number): Promise<Uint8Array>;
   /** Told of compressed bytes as they arrive. */
   onFetched(bytes: number): void;
 }
@@ -131,15 +133,22 @@ class BatchingFetcher implements ExtentFetcher, Claim {
     const { signal } = options;
     let unused = false;
     try {
-      const decoded = await decode(() =>
-        this.#components.decode(extent.codec, bytes, extent.decodedLength, { signal }),
-      );
+      const decoded = await decode(async () => {
+        const start = await this.#start(extent);
+        return await this.#components.decode(extent.codec, bytes, extent.decodedLength, { signal, start });
+      });
       // Not when it failed: a decoder that was stopped may still be reading.
       unused = extent.codec !== 'none';
       return decoded;
     } finally {
       release(unused);
     }
+  }
+
+  async #start({ checkpoint }: Extent): Promise<SpanStart | undefined> {
+    if (checkpoint === undefined) return undefined;
+    const { bits, window } = checkpoint;
+    return { bits, window: window === undefined ? undefined : await this.#components.window?.(window) };
   }
 
   /** After the current turn, so that what it asks for is seen together. */

@@ -20,10 +20,15 @@ export interface OriginStoreInit extends ExtentFetcherInit {
   readonly inFlightBytes?: number;
 }
 
+/** Told of what was decoded for a chunk when it holds other chunks too. */
+export type OnExtent = (ref: ChunkRef, decoded: Uint8Array) => void;
+
 /** Where the origin store learns how a blob is cut and how to read it; undefined for a blob nobody knows. */
 export interface OriginBlobs {
   table(blob: Digest): ChunkTable | undefined | Promise<ChunkTable | undefined>;
   ranged(blob: Digest): RangedBlob | undefined | Promise<RangedBlob | undefined>;
+  /** The window that the blob's table counts as `row`. */
+  window?(blob: Digest, row: number): Promise<Uint8Array>;
 }
 
 /** Decoded extents kept because they hold further chunks, bytes over all blobs: a few spans of a SOCI or eStargz layer. */
@@ -41,13 +46,14 @@ const MAX_FETCHERS = 256;
 /**
  * Chunks from the registry (design §8): ranged, coalesced, decoded, verified. Throws CHUNK_MISSING for a blob or row
  * that is not known, CHUNK_CORRUPT when a second fetch is wrong as well, or what the ranged read throws. `onFetched`
- * is told of compressed bytes as they arrive.
+ * is told of compressed bytes as they arrive, `onExtent` of what was decoded for a chunk when it holds other ones.
  */
 export function createOriginStore(
   components: {
     blobs: OriginBlobs;
     decode?: typeof decodeExtent;
     onFetched?: (blob: Digest, compressedBytes: number) => void;
+    onExtent?: OnExtent;
   },
   init: OriginStoreInit = {},
 ): ChunkStore {
@@ -63,6 +69,7 @@ class OriginStore implements ChunkStore {
   readonly #blobs: OriginBlobs;
   readonly #decode: typeof decodeExtent;
   readonly #onFetched: (blob: Digest, compressedBytes: number) => void;
+  readonly #onExtent: OnExtent;
   readonly #init: ExtentFetcherInit;
   readonly #kept: KeptExtents;
   readonly #budget: ByteBudget;
@@ -74,12 +81,14 @@ class OriginStore implements ChunkStore {
       blobs: OriginBlobs;
       decode?: typeof decodeExtent;
       onFetched?: (blob: Digest, compressedBytes: number) => void;
+      onExtent?: OnExtent;
     },
     init: OriginStoreInit,
   ) {
     this.#blobs = components.blobs;
     this.#decode = components.decode ?? decodeExtent;
     this.#onFetched = components.onFetched ?? (() => {});
+    this.#onExtent = components.onExtent ?? (() => {});
     this.#init = init;
     this.#kept = new KeptExtents(init.keptBytes ?? KEPT_BYTES);
     const most = init.inFlightBytes ?? IN_FLIGHT_BYTES;
@@ -95,6 +104,7 @@ class OriginStore implements ChunkStore {
     if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the origin store is closed');
     const located = await this.#locate(ref);
     if (located === undefined) throw chunkMissing(ref, `layer ${ref.blob} is not known here`);
+    if (located.extent.codec === 'stream') throw chunkMissing(ref, 'it can only be had by reading the whole layer');
     try {
       return await this.#attempt(ref, located, options);
     } catch (error) {
@@ -129,9 +139,11 @@ class OriginStore implements ChunkStore {
     const { bytes, owned } =
       kept === undefined ? await this.#fetch(ref, row.extent, extent, options) : { bytes: kept, owned: false };
     const alone = extent.decodedLength === row.length;
-    if (!alone) this.#kept.keep(ref.blob, row.extent, bytes);
+    const isNew = !alone && this.#kept.keep(ref.blob, row.extent, bytes);
     const part = bytes.subarray(row.innerOffset, row.innerOffset + row.length);
-    return verifyChunk(ref, part, { owned: owned && alone });
+    const chunk = await verifyChunk(ref, part, { owned: owned && alone });
+    if (isNew) this.#onExtent(ref, bytes);
+    return chunk;
   }
 
   async #fetch(ref: ChunkRef, extentRow: number, extent: Extent, options: GetOptions): Promise<DecodedExtent> {
@@ -166,8 +178,18 @@ class OriginStore implements ChunkStore {
     const ranged = await this.#blobs.ranged(blob);
     if (ranged === undefined) return undefined;
     const onFetched = (bytes: number): void => this.#onFetched(blob, bytes);
-    return createExtentFetcher({ blob: ranged, decode: this.#decode, budget: this.#budget, onFetched }, this.#init);
+    const blobs = this.#blobs;
+    const components = { blob: ranged, decode: this.#decode, budget: this.#budget, onFetched };
+    if (blobs.window === undefined) return createExtentFetcher(components, this.#init);
+    return createExtentFetcher({ ...components, window: (row) => windowOf(blobs, blob, row) }, this.#init);
   }
+}
+
+async function windowOf(blobs: OriginBlobs, blob: Digest, row: number): Promise<Uint8Array> {
+  const window = await blobs.window?.(blob, row);
+  if (window === undefined)
+    throw new ShoalError('STATE_CORRUPT', `layer ${blob} has no window ${row}`, { layer: blob });
+  return window;
 }
 
 /** Decoded extents, least recently used out first. Unverified: each chunk taken from one is hashed. */
@@ -189,9 +211,10 @@ class KeptExtents {
     return bytes;
   }
 
-  keep(blob: Digest, row: number, bytes: Uint8Array): void {
+  /** False when it was kept already, or is too large. */
+  keep(blob: Digest, row: number, bytes: Uint8Array): boolean {
     const key = `${blob}/${row}`;
-    if (this.#held.has(key) || bytes.byteLength > this.#most) return;
+    if (this.#held.has(key) || bytes.byteLength > this.#most) return false;
     this.#held.set(key, bytes);
     this.#bytes += bytes.byteLength;
     for (const [oldest, held] of this.#held) {
@@ -199,6 +222,7 @@ class KeptExtents {
       this.#held.delete(oldest);
       this.#bytes -= held.byteLength;
     }
+    return true;
   }
 
   drop(blob: Digest, row: number): void {

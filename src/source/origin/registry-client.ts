@@ -3,7 +3,7 @@ import type { Clock } from '../../clock.ts';
 import { type Digest, digestAlgorithm, digestHex, parseDigest, sha256 } from '../../core/digest.ts';
 import { ShoalError } from '../../errors.ts';
 import type { RangedBlob } from '../../image/layer-reader.ts';
-import { INDEX_TYPES, MANIFEST_LIMITS, MANIFEST_TYPES } from '../../image/manifest.ts';
+import { INDEX_TYPES, type IndexEntry, MANIFEST_LIMITS, MANIFEST_TYPES, parseManifest } from '../../image/manifest.ts';
 import type { Reference } from '../../image/reference.ts';
 import type { Logger } from '../../log.ts';
 import type { UrlPolicy } from '../url-policy.ts';
@@ -66,6 +66,11 @@ export interface RegistryClient {
    * within five minutes; never a password. For mirrors that the operator lets have it.
    */
   pullToken(repository: Repository): Secret | undefined;
+  /**
+   * Manifests that name `subject` as theirs: the registry's own list, or where it keeps none the index under the tag
+   * that stands in for it (distribution spec, referrers tag schema). All kinds; only a hint of what is there.
+   */
+  referrers(repository: Repository, subject: Digest, options: Options): Promise<readonly IndexEntry[]>;
   /** There are new credentials for this repository: refusals of the former ones are forgotten. */
   renewed(repository: Repository): void;
   /** Cuts all connections; calls under way fail. Idempotent. */
@@ -197,6 +202,28 @@ class Client implements RegistryClient {
     return this.#tokens.lendable(repository);
   }
 
+  async referrers(repository: Repository, subject: Digest, options: Options): Promise<readonly IndexEntry[]> {
+    const path = `/v2/${repository.repository}/referrers/${parseDigest(subject)}`;
+    const request = this.#manifestRequest(repository, subject, 'GET', options);
+    const listed = (await this.#unlessAbsent(() => this.#send({ ...request, path })))?.body;
+    const tag = this.#manifestRequest(repository, referrersTag(subject), 'GET', options);
+    const bytes = listed ?? (await this.#unlessAbsent(() => this.#send(tag)))?.body;
+    if (bytes === undefined) return [];
+    const document = parseManifest(bytes);
+    if (document.kind !== 'index') throw new ShoalError('INVALID_MANIFEST', 'the list of referrers is not an index');
+    return document.manifests;
+  }
+
+  /** Undefined when the registry knows no such thing, or no such question. */
+  async #unlessAbsent<T>(ask: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await ask();
+    } catch (error) {
+      if (error instanceof ShoalError && [400, 404, 405, 501].includes(error.context.status ?? 0)) return undefined;
+      throw error;
+    }
+  }
+
   renewed(repository: Repository): void {
     this.#tokens.renewed(repository);
   }
@@ -258,6 +285,11 @@ class Client implements RegistryClient {
 
 function within({ registry, repository }: Repository, { retryBudgetMs }: Options) {
   return { registry, repository, ...(retryBudgetMs === undefined ? {} : { retryBudgetMs }) };
+}
+
+/** The tag under which referrers are listed in registries that do not list them themselves. */
+export function referrersTag(subject: Digest): string {
+  return subject.replace(':', '-').slice(0, 128);
 }
 
 /** Tags come from parsed references and digests from manifests, but both end up in a path. */

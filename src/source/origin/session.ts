@@ -16,7 +16,13 @@ export interface SessionRequest {
   readonly repository: string;
   /** Path of the API: `/v2/…`. */
   readonly path: string;
-  readonly method: 'GET' | 'HEAD';
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT';
+  /** Asks for the right to write. */
+  readonly push?: boolean;
+  /** Where to send it instead of `path`: where an upload goes on. */
+  readonly target?: ApprovedUrl;
+  readonly contentType?: string;
+  readonly body?: Uint8Array;
   readonly accept?: string;
   readonly range?: string;
   /** True for blobs: where the registry sends us is used again for a while. */
@@ -58,7 +64,7 @@ export class RegistrySession {
       if (!isStale(exchange.status)) return await this.#follow(request, key, known, exchange, onAnswer);
       this.#redirects.drop(key);
     }
-    const target = this.#components.policy.registry(request.registry, request.path);
+    const target = request.target ?? this.#components.policy.registry(request.registry, request.path);
     const first = await this.#exchange(target, request, onAnswer);
     return await this.#follow(request, key, target, first, onAnswer);
   }
@@ -99,7 +105,9 @@ export class RegistrySession {
     const used = target.credentials ? await this.#components.tokens.authorization(request, request) : undefined;
     const exchange = await this.#components.transport.request(target, {
       method: request.method,
+      ...(request.body === undefined ? {} : { body: request.body }),
       headers: {
+        ...(request.contentType === undefined ? {} : { contentType: request.contentType }),
         ...(request.accept === undefined ? {} : { accept: request.accept }),
         ...(request.range === undefined ? {} : { range: request.range }),
         ...(used === undefined ? {} : { authorization: used.reveal() }),

@@ -8,10 +8,12 @@ import { parseRetryAfter, withRetries } from './retry.ts';
 import { Secret } from './secret.ts';
 import type { Exchange, ExchangeRequest, Transport } from './transport.ts';
 
-/** Which repository of which registry an authorization is for; the scope is always pull. */
+/** Which repository of which registry an authorization is for, and whether for writing too. */
 export interface AuthorizationScope {
   readonly registry: string;
   readonly repository: string;
+  /** Not set: pull only. */
+  readonly push?: boolean;
 }
 
 /** A header value, and how long it is good. */
@@ -98,9 +100,9 @@ async function askServer(
   );
 }
 
-/** Asks for pull of this repository only, whatever the challenge would have us ask for; other kinds of scope as given. */
+/** Asks for pull (and push, when that was asked of us) of this repository only, whatever the challenge would have us ask for; other kinds of scope as given. */
 function tokenParameters(
-  { repository }: AuthorizationScope,
+  { repository, push }: AuthorizationScope,
   challenge: Challenge,
   target: ApprovedUrl,
 ): URLSearchParams {
@@ -109,7 +111,8 @@ function tokenParameters(
   if (service !== undefined && !target.url.searchParams.has('service')) parameters.set('service', service);
   const asked = challenge.parameters.get('scope') ?? '';
   const foreign = asked !== '' && !asked.startsWith('repository:');
-  parameters.set('scope', foreign ? asked : `repository:${repository}:pull`);
+  const actions = push === true ? 'pull,push' : 'pull';
+  parameters.set('scope', foreign ? asked : `repository:${repository}:${actions}`);
   return parameters;
 }
 

@@ -280,6 +280,6 @@ function forgetRefusals(state: State): void {
   state.anonymousRefused = false;
 }
 
-function scopeKey({ registry, repository }: AuthorizationScope): string {
-  return `${registry}/${repository}`;
+function scopeKey({ registry, repository, push }: AuthorizationScope): string {
+  return `${registry}/${repository}${push === true ? ' push' : ''}`;
 }

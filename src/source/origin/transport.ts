@@ -16,9 +16,9 @@ export type BodyPlan = { readonly kind: 'exact' | 'upTo'; readonly bytes: number
 
 /** One request to a URL the policy let through. */
 export interface ExchangeRequest {
-  readonly method: 'GET' | 'HEAD' | 'POST';
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT';
   readonly headers: RequestHeaders;
-  readonly body?: string;
+  readonly body?: string | Uint8Array;
   readonly signal: AbortSignal;
   /** Told of an exact body as it arrives. */
   readonly onBytes?: OnBytes | undefined;

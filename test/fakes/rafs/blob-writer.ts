@@ -59,6 +59,8 @@ export interface WrittenBlob {
   readonly tocSize: number;
   readonly tocDigest: Uint8Array;
   readonly ci: { compressor: number; offset: number; compressedSize: number; uncompressedSize: number };
+  /** The blob with the index, where that is another. */
+  readonly metaBlob?: { readonly digest: Uint8Array; readonly size: number };
 }
 
 export const CODEC_NUMBERS = { none: 0, lz4_block: 1, gzip: 2, zstd: 3 } as const;

@@ -43,7 +43,7 @@ export function entriesOfDirectory(root: string): RafsEntry[] {
       ...(isFile ? { content: readFileSync(at) } : {}),
       ...(isSymlink ? { target: readlinkSync(at, { encoding: 'buffer' }).toString('latin1') } : {}),
       ...(stat.rdev === 0n ? {} : { rdev: Number(stat.rdev) }),
-      ...(isFile && stat.nlink > 1n ? { inode: String(stat.ino) } : {}),
+      ...((mode & 0o170000) !== TYPE.dir && stat.nlink > 1n ? { inode: String(stat.ino) } : {}),
     });
     if ((mode & 0o170000) !== TYPE.dir) return;
     for (const name of readdirSync(at, { encoding: 'buffer' })) {

@@ -292,6 +292,9 @@ function writeBlob(
   image.writeBigUInt64LE(BigInt(blob.ci.compressedSize), at + 120);
   image.writeBigUInt64LE(BigInt(blob.ci.uncompressedSize), at + 128);
   image.set(blob.tocDigest, at + 136);
+  if (blob.metaBlob === undefined) return;
+  image.set(blob.metaBlob.digest, at + 168);
+  image.writeBigUInt64LE(BigInt(blob.metaBlob.size), at + 200);
 }
 
 /** RafsV5ChunkInfo, 80 bytes. */

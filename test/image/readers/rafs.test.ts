@@ -7,6 +7,7 @@ import { ShoalError } from '../../../src/errors.ts';
 import { decodeExtent } from '../../../src/image/codec.ts';
 import type { DeviceContent, LayerContent, LayerDescriptor, OpenBlob } from '../../../src/image/layer-reader.ts';
 import { byteString, type FileNode, type TreeNode } from '../../../src/image/layer-tree.ts';
+import { readWindow } from '../../../src/image/pass/windows.ts';
 import { readLayer } from '../../../src/image/readers/index.ts';
 import { NYDUS } from '../../../src/image/readers/rafs/nydus-labels.ts';
 import { MemoryBlob } from '../../fakes/memory-blob.ts';
@@ -15,6 +16,7 @@ import type { RafsOptions } from '../../fakes/rafs/blob-writer.ts';
 import { type RafsEntry, TYPE } from '../../fakes/rafs/entries.ts';
 import { bootstrapLayer, type RafsImage, rafsImage } from '../../fakes/rafs/image.ts';
 import { mixed, sampleEntries } from '../../fakes/rafs/sample.ts';
+import { zranImage } from '../../fakes/rafs/zran-image.ts';
 
 const signal = AbortSignal.timeout(120_000);
 
@@ -40,15 +42,25 @@ async function read(layer: FixtureLayer, blobs: Blobs): Promise<LayerContent> {
   return content;
 }
 
-async function fill({ digest, size, chunks }: DeviceContent, blobs: Blobs): Promise<Uint8Array> {
-  const bytes = blobs.get(digest) as Uint8Array;
+function slice(bytes: Uint8Array | undefined, from: number, length: number): Uint8Array {
+  return (bytes ?? new Uint8Array()).subarray(from, from + length);
+}
+
+async function fill(
+  { digest, remote = digest, size, chunks, windows }: DeviceContent,
+  blobs: Blobs,
+): Promise<Uint8Array> {
+  const bytes = blobs.get(remote) as Uint8Array;
   assert.equal(size, bytes.byteLength);
   const device = new Uint8Array(chunks.deviceSize);
   for (let index = 0; index < chunks.count; index += 1) {
     const row = chunks.row(index);
     const extent = chunks.extent(row.extent);
     const coded = bytes.subarray(extent.offset, extent.offset + extent.length);
-    const decoded = await decodeExtent(extent.codec, coded, extent.decodedLength, { signal });
+    const { bits = 0, window: at } = extent.checkpoint ?? {};
+    const window =
+      at === undefined ? undefined : await readWindow(at, async (from, length) => slice(windows, from, length));
+    const decoded = await decodeExtent(extent.codec, coded, extent.decodedLength, { signal, start: { bits, window } });
     const chunk = await verifyChunk(row, decoded.subarray(row.innerOffset, row.innerOffset + row.length));
     device.set(chunk.bytes, row.deviceOffset);
   }
@@ -73,8 +85,11 @@ function nodeAt(content: LayerContent, path: string): TreeNode {
 }
 
 /** The image read back is the image written. */
-async function comparesEqual(entries: readonly RafsEntry[], image: RafsImage): Promise<LayerContent> {
-  const blobs = blobsOf(image);
+async function comparesEqual(
+  entries: readonly RafsEntry[],
+  image: Pick<RafsImage, 'bootstrap'>,
+  blobs: Blobs,
+): Promise<LayerContent> {
   const content = await read(image.bootstrap, blobs);
   const devices = await Promise.all((content.devices ?? []).map((device) => fill(device, blobs)));
   const ofInode = new Map<string, TreeNode>();
@@ -126,7 +141,8 @@ describe('RAFS reader', () => {
   for (const options of MATRIX) {
     test(`gives every file of an image with ${JSON.stringify(options)}`, async () => {
       const entries = sampleEntries();
-      const content = await comparesEqual(entries, rafsImage(entries, options));
+      const image = rafsImage(entries, options);
+      const content = await comparesEqual(entries, image, blobsOf(image));
       assert.equal(content.devices?.length, 2);
       assert.equal(content.chunks.count, 0);
     });
@@ -150,6 +166,20 @@ describe('RAFS reader', () => {
       assert.equal(text.length, size);
       assert.match(text, /^\/\/ Copyright/);
     }
+  });
+
+  test('an image that refers to a tar.gz is read from there, by checkpoints', async () => {
+    const entries = sampleEntries()
+      .filter(({ inode }) => inode === undefined)
+      .map((entry) => ({ ...entry, blob: 0 }));
+    const { bootstrap, data, reference } = zranImage(entries);
+    const blobs = new Map([data, reference].map(({ digest, bytes }) => [digest, bytes]));
+    const content = await comparesEqual(entries, { bootstrap }, blobs);
+    const [device] = content.devices ?? [];
+    assert.equal(device?.remote, data.digest);
+    // the same blob, as a layer of the plain image, may have a device of its own
+    assert.notEqual(device?.digest, data.digest);
+    assert.ok((device?.windows?.byteLength ?? 0) > 0);
   });
 
   test('the chunks of a blob are the same whatever bootstrap they are read for', async () => {

@@ -4,6 +4,13 @@ import { ChunkTableBuilder } from '../../../core/chunk-table-builder.ts';
 import { ShoalError } from '../../../errors.ts';
 import { type BlobIndex, batchContext } from './blob-index.ts';
 import { CHUNK, FEATURE, invalidRafs, type RafsBlob, type RafsChunks } from './model.ts';
+import { ZranExtents } from './zran.ts';
+
+/** The chunk table of a RAFS blob, and what its `deflate` extents need. */
+export interface DeviceTable {
+  readonly chunks: ChunkTable;
+  readonly windows?: Uint8Array;
+}
 
 /**
  * The chunk table of one RAFS blob: from the blob's own verified index where that has digests, so that it is the same for
@@ -17,7 +24,7 @@ export function deviceTable(
     readonly chunks: RafsChunks | undefined;
     readonly blobSize: number;
   },
-): ChunkTable {
+): DeviceTable {
   const { index, chunks, blobSize } = sources;
   const builder = new ChunkTableBuilder({ compressedSize: blobSize, algorithm: rafs.algorithm });
   let rows: RafsChunks;
@@ -25,41 +32,29 @@ export function deviceTable(
   else if (chunks !== undefined) rows = chunks;
   else if (index !== undefined && index.meta.chunks.count > 0) {
     throw new ShoalError('UNSUPPORTED_LAYER', `Nydus blob ${rafs.id.slice(0, 12)} has no chunk digests`);
-  } else return builder.build();
+  } else return { chunks: builder.build() };
+  const zran = (rafs.features & FEATURE.zran) === 0 ? undefined : zranOf(index, blobSize);
   let before = -1;
   for (const row of inDeviceOrder(rows)) {
     if (before >= 0 && rows.deviceOffset[row] === rows.deviceOffset[before] && isRepeated(rows, before, row)) continue;
-    addChunk(builder, rafs, rows, row, index);
     before = row;
+    const flags = rows.flags[row] as number;
+    if ((flags & CHUNK.hole) !== 0) continue;
+    if ((flags & CHUNK.encrypted) !== 0) {
+      throw new ShoalError('UNSUPPORTED_LAYER', 'the chunks of a Nydus blob are encrypted');
+    }
+    const length = rows.length[row] as number;
+    const extent = zran?.of(rows.index[row] as number, length) ?? extentOf(rafs, rows, row, index);
+    const digest = rows.digests.subarray(32 * row, 32 * row + 32);
+    builder.addRaw({ deviceOffset: rows.deviceOffset[row] as number, length, ...extent }, digest);
   }
-  return builder.build();
+  const windows = zran?.windows;
+  return { chunks: builder.build(), ...(windows === undefined ? {} : { windows }) };
 }
 
-function addChunk(
-  builder: ChunkTableBuilder,
-  rafs: RafsBlob,
-  rows: RafsChunks,
-  row: number,
-  index: BlobIndex | undefined,
-): void {
-  const flags = rows.flags[row] as number;
-  if ((flags & CHUNK.hole) !== 0) return;
-  if ((flags & CHUNK.encrypted) !== 0)
-    throw new ShoalError('UNSUPPORTED_LAYER', 'the chunks of a Nydus blob are encrypted');
-  if ((flags & CHUNK.zran) !== 0 || (rafs.features & FEATURE.zran) !== 0) {
-    throw new ShoalError(
-      'UNSUPPORTED_LAYER',
-      'Nydus images that refer to tar.gz layers (OCI-ref) are not supported yet',
-    );
-  }
-  builder.addRaw(
-    {
-      deviceOffset: rows.deviceOffset[row] as number,
-      length: rows.length[row] as number,
-      ...extentOf(rafs, rows, row, index),
-    },
-    rows.digests.subarray(32 * row, 32 * row + 32),
-  );
+function zranOf(index: BlobIndex | undefined, blobSize: number): ZranExtents {
+  if (index === undefined) throw invalidRafs('a blob of a tar.gz without an index');
+  return new ZranExtents(index.meta, { blobSize });
 }
 
 interface ChunkExtent {

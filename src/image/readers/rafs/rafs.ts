@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import type { ChunkTable } from '../../../core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../../core/chunk-table-builder.ts';
-import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../../../core/digest.ts';
+import { type Digest, digestAlgorithm, digestHex, parseDigest, sha256 } from '../../../core/digest.ts';
 import { hasCode, ShoalError } from '../../../errors.ts';
 import { showPath } from '../../entry-rules.ts';
 import type {
@@ -134,7 +134,10 @@ async function readDevice(
   const digest = parseDigest(`sha256:${rafs.id}`);
   const blob = cacheTail(await openBlob(digest, { signal }));
   const index = await readIndex(rafs, chunks, { data: blob, openBlob, signal });
-  return { digest, size: blob.size, chunks: deviceTable(rafs, { index, chunks, blobSize: blob.size }) };
+  const table = deviceTable(rafs, { index, chunks, blobSize: blob.size });
+  if ((rafs.features & FEATURE.zran) === 0) return { digest, size: blob.size, ...table };
+  // The blob is a layer of the image's plain form, which this node may have as well, with a device of its own.
+  return { digest: sha256(`nydus zran ${digest}`), remote: digest, size: blob.size, ...table };
 }
 
 async function readIndex(

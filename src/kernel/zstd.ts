@@ -1,0 +1,85 @@
+import koffi from 'koffi';
+import { ShoalError } from '../errors.ts';
+import type { Place } from './zlib.ts';
+
+/** What one call of `ZstdDecoder.run` came to. */
+export interface ZstdStep {
+  readonly taken: number;
+  readonly made: number;
+  /** A frame is over, and all of it was made. */
+  readonly ended: boolean;
+}
+
+/** zstd's streaming decoder, which tells where frames end. */
+export interface ZstdDecoder {
+  /** Decodes until input or output is used up or a frame ends; both must be memory of their own. Throws INVALID_LAYER. */
+  run(input: Place, output: Place): ZstdStep;
+  close(): void;
+}
+
+/** ZSTD_inBuffer and ZSTD_outBuffer: pointer, size, position; 64-bit each. */
+const BUFFER_BYTES = 24;
+const POSITION_AT = 16;
+const SIZE_AT = 8;
+
+interface Zstd {
+  create(): unknown;
+  free(decoder: unknown): number;
+  decode(decoder: unknown, output: Uint8Array, input: Uint8Array): number | bigint;
+  isError(code: number | bigint): number;
+}
+
+let zstd: Zstd | undefined;
+
+/**
+ * A decoder over the zstd inside the running Node.js, as `createInflater` is over its zlib. Windows beyond zstd's own
+ * default of 128 MiB are refused. Throws UNAVAILABLE where Node does not export it.
+ */
+export function createZstdDecoder(): ZstdDecoder {
+  const lib = loadZstd();
+  const decoder = lib.create();
+  if (decoder === null) throw new ShoalError('UNAVAILABLE', 'zstd does not start');
+  const [input, output] = [0, 1].map(() => Buffer.allocUnsafeSlow(BUFFER_BYTES)) as [Buffer, Buffer];
+  let closed = false;
+  return {
+    run(from, to) {
+      fill(input, from);
+      fill(output, to);
+      const result = lib.decode(decoder, output, input);
+      if (lib.isError(result) !== 0)
+        throw new ShoalError('INVALID_LAYER', 'the zstd stream is damaged, or not supported');
+      return {
+        taken: Number(input.readBigUInt64LE(POSITION_AT)),
+        made: Number(output.readBigUInt64LE(POSITION_AT)),
+        ended: Number(result) === 0,
+      };
+    },
+    close() {
+      if (!closed) lib.free(decoder);
+      closed = true;
+    },
+  };
+}
+
+function fill(buffer: Buffer, { bytes, start, end }: Place): void {
+  const base: bigint = koffi.address(new Uint8Array(bytes.buffer));
+  buffer.writeBigUInt64LE(base + BigInt(bytes.byteOffset + start), 0);
+  buffer.writeBigUInt64LE(BigInt(end - start), SIZE_AT);
+  buffer.writeBigUInt64LE(0n, POSITION_AT);
+}
+
+function loadZstd(): Zstd {
+  if (zstd !== undefined) return zstd;
+  try {
+    const node = koffi.load(null);
+    zstd = {
+      create: node.func('ZSTD_createDStream', 'void *', []),
+      free: node.func('ZSTD_freeDStream', 'size_t', ['void *']),
+      decode: node.func('ZSTD_decompressStream', 'size_t', ['void *', 'void *', 'void *']),
+      isError: node.func('ZSTD_isError', 'uint', ['size_t']),
+    };
+    return zstd;
+  } catch (cause) {
+    throw new ShoalError('UNAVAILABLE', 'this Node.js does not export zstd', { cause });
+  }
+}

@@ -1,0 +1,67 @@
+import type { ChunkTable } from '../core/chunk-table.ts';
+import { ChunkTableBuilder } from '../core/chunk-table-builder.ts';
+import type { Digest } from '../core/digest.ts';
+import { ShoalError } from '../errors.ts';
+import type { DeviceContent } from '../image/layer-reader.ts';
+import { emptyDir } from '../image/layer-tree.ts';
+import { encodeTree } from '../image/tree-codec.ts';
+import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
+import type { BlobStore } from '../store/blob-store.ts';
+
+/** The data blobs of Nydus images: devices for the layers that lie on them, layers without files of their own. */
+export interface LayerDevices {
+  /** The layer when all of it is in the store: a crash may have come between it and its devices. */
+  known(layer: Digest): Promise<BlobDevice | undefined>;
+  /** Keeps the devices of a layer. Throws UNSUPPORTED_LAYER for one that is in the store with other chunks. */
+  keep(devices: readonly DeviceContent[], format: string, source: BlobSource): Promise<void>;
+  /** Keeps a data blob that no file lies on, so that it can be a layer. */
+  keepUnused(blob: Digest, format: string, source: BlobSource): Promise<void>;
+}
+
+/** The tree of a blob that holds data only. */
+const NO_FILES = encodeTree({ root: { ...emptyDir(), implied: true } });
+
+export function createLayerDevices({ blobs }: { blobs: BlobStore }): LayerDevices {
+  async function keepOne(content: DeviceContent, format: string, source: BlobSource): Promise<void> {
+    const { digest, remote, size, chunks, windows } = content;
+    const before = await blobs.open(digest);
+    if (before !== undefined && before.table.count === 0 && chunks.count > 0) await blobs.remove(digest);
+    const device = await blobs.create(digest, {
+      chunks,
+      tree: NO_FILES,
+      ...(windows === undefined ? {} : { windows }),
+      info: { format, size, sources: [source], devices: [], ...(remote === undefined ? {} : { remote }) },
+    });
+    if (!holdsChunks(device.table, chunks)) {
+      throw new ShoalError('UNSUPPORTED_LAYER', `blob ${digest} is known with other chunks`, { layer: digest });
+    }
+  }
+
+  return {
+    async known(layer) {
+      const known = await blobs.open(layer);
+      for (const device of known?.info.devices ?? []) if ((await blobs.open(device)) === undefined) return undefined;
+      return known;
+    },
+    async keep(devices, format, source) {
+      for (const each of devices) await keepOne(each, format, source);
+    },
+    async keepUnused(blob, format, source) {
+      const chunks = new ChunkTableBuilder({ compressedSize: 0 }).build();
+      const info = { format, size: 0, sources: [source], devices: [] };
+      await blobs.create(blob, { chunks, tree: NO_FILES, info });
+    },
+  };
+}
+
+/** True when every chunk of `wanted` is in `table`, at the same place. */
+function holdsChunks(table: ChunkTable, wanted: ChunkTable): boolean {
+  if (table === wanted) return true;
+  for (let row = 0; row < wanted.count; row += 1) {
+    const { deviceOffset, length, digest } = wanted.row(row);
+    const { first, end } = table.covering(deviceOffset, length);
+    const found = end - first === 1 ? table.row(first) : undefined;
+    if (found?.deviceOffset !== deviceOffset || found.length !== length || found.digest !== digest) return false;
+  }
+  return true;
+}

@@ -1,0 +1,135 @@
+import type { Digest } from '../core/digest.ts';
+import { ShoalError, withContext } from '../errors.ts';
+import { encodeLayerIndex, type LayerIndex } from '../image/layer-index/layer-index.ts';
+import type { RangedBlob } from '../image/layer-reader.ts';
+import type { PassThreads } from '../image/pass/pass-threads.ts';
+import type { Logger } from '../log.ts';
+import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
+import type { BlobStore } from '../store/blob-store.ts';
+import { acceptedIndex, isRanged, type LocalIndexes } from './local-indexes.ts';
+
+/** Where a layer comes from, and the image manifest it was named by. */
+export interface LayerOrigin extends BlobSource {
+  readonly manifest: Digest | undefined;
+}
+
+/** Layers without an index of their own: plain `tar.gz` and `tar`. */
+export interface PlainLayers {
+  /**
+   * The layer's device: lazy when there is an index for it, else complete after one pass over the layer, which leaves an
+   * index for the next time. Throws UNSUPPORTED_LAYER, INVALID_LAYER, TOO_LARGE, STORE_IO or what reading throws.
+   */
+  open(
+    blob: RangedBlob,
+    origin: LayerOrigin,
+    options: { readonly signal: AbortSignal; readonly onBytes: (bytes: number) => void },
+  ): Promise<BlobDevice>;
+}
+
+/** Where else an index may come from, asked in order; each has its own policy on whom to believe. */
+export interface IndexSource {
+  /** How it is called in `shoal status`. */
+  readonly name: string;
+  /** Bytes of an index for this layer that may be believed; undefined when there is none. */
+  find(layer: Digest, origin: LayerOrigin, options: { signal: AbortSignal }): Promise<Uint8Array | undefined>;
+}
+
+export function createPlainLayers(
+  components: {
+    blobs: BlobStore;
+    threads: PassThreads;
+    indexes: LocalIndexes;
+    others?: readonly IndexSource[];
+    log: Logger;
+    /** Told of compressed bytes as they arrive. */
+    onFetched?: (bytes: number) => void;
+  },
+  init: { wholeBytesMax: number; maxEntries: number },
+): PlainLayers {
+  const { blobs, threads, indexes, log } = components;
+  const sources: readonly IndexSource[] = [
+    { name: 'this node', find: (layer) => indexes.get(layer) },
+    ...(components.others ?? []),
+  ];
+
+  /** The first index that is about this layer and well-formed. */
+  async function findIndex(blob: RangedBlob, origin: LayerOrigin, signal: AbortSignal) {
+    for (const { name, find } of sources) {
+      try {
+        const bytes = await find(blob.digest, origin, { signal });
+        if (bytes === undefined) continue;
+        const index = acceptedIndex(blob.digest, bytes);
+        if (index.chunks.compressedSize !== blob.size)
+          throw new ShoalError('INVALID_LAYER', 'the index is for another size');
+        if (name !== 'this node') await indexes.put(blob.digest, bytes);
+        return { index, name };
+      } catch (error) {
+        signal.throwIfAborted();
+        if (name === 'this node') await indexes.remove(blob.digest);
+        log.warn('a layer index is not used', {
+          layer: blob.digest,
+          from: name,
+          why: withContext(error, {}).describe(),
+        });
+      }
+    }
+    return undefined;
+  }
+
+  async function passOver(
+    blob: RangedBlob,
+    source: BlobSource,
+    options: { signal: AbortSignal; onBytes: (bytes: number) => void },
+  ): Promise<BlobDevice> {
+    const staged = await blobs.stage();
+    try {
+      const onBytes = (bytes: number): void => {
+        options.onBytes(bytes);
+        components.onFetched?.(bytes);
+      };
+      const { signal } = options;
+      const target = { fd: staged.fd, maxEntries: init.maxEntries };
+      const passed = await threads.pass(blob, target, { signal, onBytes });
+      const isSmall = blob.size <= init.wholeBytesMax;
+      const index: LayerIndex = { layer: blob.digest, ...passed };
+      if (!isSmall && isRanged(index)) await indexes.put(blob.digest, encodeLayerIndex(index));
+      return await blobs.create(blob.digest, {
+        chunks: passed.chunks,
+        tree: passed.tree,
+        staged,
+        ...(passed.windows === undefined ? {} : { windows: passed.windows }),
+        info: {
+          format: passed.packing,
+          why: isSmall ? 'fetched whole: it is small' : 'fetched whole: there was no index for it',
+          size: blob.size,
+          sources: [source],
+          ...(passed.impliesDirs ? { impliesDirs: true as const } : {}),
+        },
+      });
+    } finally {
+      await staged.discard();
+    }
+  }
+
+  return {
+    async open(blob, origin, options) {
+      const { registry, repository } = origin;
+      const source = { registry, repository };
+      const found = blob.size <= init.wholeBytesMax ? undefined : await findIndex(blob, origin, options.signal);
+      if (found === undefined) return await passOver(blob, source, options);
+      const { index, name } = found;
+      return await blobs.create(blob.digest, {
+        chunks: index.chunks,
+        tree: index.tree,
+        ...(index.windows === undefined ? {} : { windows: index.windows }),
+        info: {
+          format: index.packing,
+          why: `index from ${name}`,
+          size: blob.size,
+          sources: [source],
+          ...(index.impliesDirs ? { impliesDirs: true as const } : {}),
+        },
+      });
+    },
+  };
+}
