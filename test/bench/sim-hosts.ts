@@ -35,15 +35,16 @@ interface Outcome {
   readonly neighbour: number;
 }
 
+function configOf(host: HostFacts): string {
+  return `${swarmSection(host)}\n[fetch]\nprefetch = false\n`;
+}
+
 function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
   const rates = { rate: `${values.rate}mbit`, registryRate: `${values.registry}mbit` };
-  return withHosts(
-    { count, storage: images.storage, ...rates, config: (host) => swarmSection(host) },
-    async (hosts) => {
-      await connected(hosts, hosts.hosts, count - 1);
-      return await use(hosts);
-    },
-  );
+  return withHosts({ count, storage: images.storage, ...rates, config: configOf }, async (hosts) => {
+    await connected(hosts, hosts.hosts, count - 1);
+    return await use(hosts);
+  });
 }
 
 async function start(host: LabHost, { registry }: LabHosts): Promise<void> {
