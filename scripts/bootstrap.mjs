@@ -27,6 +27,7 @@ const TOOLS = [
   ['strace', 'strace'],
   ['setfattr', 'attr'],
   ['mkfs.xfs', 'xfsprogs'],
+  ['chromium', 'chromium'],
   ['nginx', 'nginx-light'],
 ];
 

@@ -1,31 +1,9 @@
 import { stringify } from 'smol-toml';
 import { CONFIG_SCHEMA, type Config, camelCase, type SchemaNode } from './config-schema.ts';
+import { quoted } from './core/toml-text.ts';
 
+export { nearest, quoted } from './core/toml-text.ts';
 export { lineOfKey } from './toml-lines.ts';
-
-/** The word of `known` that `word` was probably meant to be (at most a third of its letters differ). */
-export function nearest(word: string, known: readonly string[]): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.floor(word.length / 3) + 1;
-  for (const candidate of known) {
-    const distance = editDistance(word, candidate);
-    if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
-  }
-  return best;
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const change = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(change, (row[j] as number) + 1, (next[j - 1] as number) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] as number;
-}
 
 /** The configuration as a documented TOML file that, read back, gives the same; unset keys are commented out. */
 export function renderConfig(config: Config): string {
@@ -63,11 +41,6 @@ function renderKey(key: string, value: unknown): string {
 
 function comment(node: SchemaNode): string[] {
   return node.description === undefined ? [] : [`# ${node.description}${allowed(node)}`];
-}
-
-/** A part of a key as TOML writes it: in quotes when it needs them. */
-export function quoted(part: string): string {
-  return /^[\w-]+$/.test(part) ? part : JSON.stringify(part);
 }
 
 /** What a value may be, for people: ` One of a, b.` or ` 1 to 9.`; empty for free text. */

@@ -16,6 +16,7 @@ import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createConfiguredPlainLayers } from './lazy/configured-layers.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
+import { createFaultTrace } from './lazy/fault-trace.ts';
 import { serveConfiguredImages } from './lazy/given-credentials.ts';
 import { leaveAsFound, stopServing, takeOver } from './lazy/handover.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
@@ -115,7 +116,11 @@ export async function runDaemon(
         policyOf: ({ blob }) => backgroundPolicy(images.namesOf(blob), backgroundRules(config)),
         isOpen: (device) => blobs.opened(device.blob) === device,
       },
-      { hints: config.fetch.prefetch, node: swarm?.directory.self.id ?? `${hostname()} ${root}` },
+      {
+        hints: config.fetch.prefetch,
+        node: swarm?.directory.self.id ?? `${hostname()} ${root}`,
+        isShared: swarm !== undefined,
+      },
     );
     stack.defer(() => prefetcher.stop());
     const devices = createAttachedDevices({ blobs, trap, prefetcher, log });
@@ -135,8 +140,14 @@ export async function runDaemon(
     stack.defer(() => (serving ? undefined : leaveAsFound({ trap, runs })));
     await takeOver(root, { trap, runs, log });
     await trap.start();
+    const trace = createFaultTrace({ clock: parts.clock, imagesOf: (blob) => images.namesOf(blob) });
     faultLoop = createFaultLoop(
-      { ...parts, trap, device: devices.byId, imagesOf: (id) => imagesOf(images, devices.byId(id)) },
+      {
+        ...parts,
+        trap,
+        device: (id) => trace.watch(devices.byId(id)),
+        imagesOf: (id) => imagesOf(images, devices.byId(id)),
+      },
       { deadlineMs: config.trap.faultDeadlineMs },
     );
     const faults = faultLoop;
@@ -202,6 +213,7 @@ export async function runDaemon(
         config,
         log,
         routes: [
+          ...trace.routes,
           ...mountRoutes(mounts, { onLast: () => init.untilUnmounted === true && ended.resolve(undefined) }),
           mirrors.route(images),
           ...swarmRoutes(swarm?.directory),

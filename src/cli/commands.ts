@@ -12,6 +12,8 @@ export const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['dragonfly', async () => (await import('./dragonfly.ts')).dragonflyCommand],
   ['index', async () => (await import('./index.ts')).indexCommand],
   ['doctor', async () => (await import('./doctor.ts')).doctorCommand],
+  ['sim', async () => (await import('./sim.ts')).simCommand],
+  ['trace', async () => (await import('./trace.ts')).traceCommand],
   ['config', async () => (await import('./config.ts')).configCommand],
   ['version', async () => (await import('./version.ts')).versionCommand],
 ]);

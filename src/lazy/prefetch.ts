@@ -60,14 +60,20 @@ const BURST_SECONDS = 1;
 /** Least of it, bytes: one piece. */
 const BURST_BYTES = 4 * 1024 * 1024;
 
-/** `hints`: fetch what a start is likely to read; `node` names this node, so that neighbours go in different orders. */
-export function createPrefetcher(components: Components, init: { hints: boolean; node: string }): Prefetcher {
+/**
+ * `hints`: fetch what a start is likely to read; `node` names this node, so that neighbours go in different orders;
+ * `isShared`: there are neighbours, which may start the same image at the same moment.
+ */
+export function createPrefetcher(
+  components: Components,
+  init: { hints: boolean; node: string; isShared?: boolean },
+): Prefetcher {
   return new LayerPrefetcher(components, init);
 }
 
 class LayerPrefetcher implements Prefetcher {
   readonly #components: Components;
-  readonly #init: { hints: boolean; node: string };
+  readonly #init: { hints: boolean; node: string; isShared?: boolean };
   readonly #stopping = new AbortController();
   readonly #seen = new WeakSet<BlobDevice>();
   /** Layers one after the other: the first to be mounted starts first. */
@@ -119,7 +125,8 @@ class LayerPrefetcher implements Prefetcher {
       return { offset, length: table.blocksOf(end - 1).end * BLOCK_BYTES - offset };
     });
     const seed = `${this.#init.node} ${device.blob}`;
-    return { deviceSize: size, hintBytes: info.prefetchBytes ?? 0, recorded, seed };
+    const isShared = this.#init.isShared === true;
+    return { deviceSize: size, hintBytes: info.prefetchBytes ?? 0, recorded, seed, isShared };
   }
 
   async #start(device: BlobDevice, plan: PrefetchPlan): Promise<void> {

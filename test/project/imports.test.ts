@@ -56,6 +56,12 @@ test('the simulator sees only core, store, clock and errors; src sees neither it
   assert.equal(messages('src/core/x.ts', "import '../../test/fakes/x.ts';").length, 1);
 });
 
+test('of the simulator, commands see its public face only, and nothing else in src sees it', () => {
+  assert.deepEqual(messages('src/cli/sim.ts', "import { x } from '../../sim/index.ts';"), []);
+  assert.equal(messages('src/cli/sim.ts', "import { x } from '../../sim/run.ts';").length, 1);
+  assert.equal(messages('src/daemon.ts', "import { x } from '../sim/index.ts';").length, 1);
+});
+
 test('only kernel and trap may import koffi', () => {
   assert.deepEqual(messages('src/mount/x.ts', "import koffi from 'koffi';"), [
     '1: only kernel and trap may import koffi',

@@ -9,6 +9,12 @@ export interface PrefetchPlan {
   readonly recorded: readonly ByteRange[];
   /** Names this node and this layer: another seed gives the rest in another order. */
   readonly seed: string;
+  /**
+   * Other nodes may start the same image at this moment: then the start's part, too, comes in an order of the seed's, so
+   * that each node is the first to have some of it. In one order for all, the node that is ahead sends everything to
+   * everybody (docs/studies/flash-crowd.md).
+   */
+  readonly isShared?: boolean;
   /** Length of a piece of the rest, bytes. */
   readonly runBytes?: number;
 }
@@ -19,8 +25,15 @@ export interface PrefetchPlan {
  */
 export const PREFETCH_RUN_BYTES = 4 * 1024 * 1024;
 
-/** What a start is likely to read: what the image marks, then what an earlier start read. In order, cut into pieces. */
-export function* startOrder(plan: PrefetchPlan): Generator<ByteRange> {
+/**
+ * What a start is likely to read: what the image marks, then what an earlier start read, cut into pieces; in that order,
+ * or in the seed's when the start is shared.
+ */
+export function startOrder(plan: PrefetchPlan): Iterable<ByteRange> {
+  return plan.isShared === true ? shuffled([...inOrder(plan)], plan.seed) : inOrder(plan);
+}
+
+function* inOrder(plan: PrefetchPlan): Generator<ByteRange> {
   const { deviceSize, hintBytes, recorded, runBytes = PREFETCH_RUN_BYTES } = plan;
   const hinted = Math.min(hintBytes, deviceSize);
   yield* pieces(0, hinted, runBytes);
@@ -37,14 +50,10 @@ export function* startOrder(plan: PrefetchPlan): Generator<ByteRange> {
 export function* restOrder(plan: PrefetchPlan): Generator<ByteRange> {
   const { deviceSize, seed, runBytes = PREFETCH_RUN_BYTES } = plan;
   const count = Math.ceil(deviceSize / runBytes);
-  const order = Uint32Array.from({ length: count }, (_, index) => index);
-  const next = generator(seed);
-  for (let last = count - 1; last > 0; last -= 1) {
-    const other = next() % (last + 1);
-    const moved = order[last] as number;
-    order[last] = order[other] as number;
-    order[other] = moved;
-  }
+  const order = shuffled(
+    Uint32Array.from({ length: count }, (_, index) => index),
+    seed,
+  );
   for (const index of order) {
     const offset = index * runBytes;
     yield { offset, length: Math.min(runBytes, deviceSize - offset) };
@@ -53,6 +62,18 @@ export function* restOrder(plan: PrefetchPlan): Generator<ByteRange> {
 
 function* pieces(first: number, end: number, runBytes: number): Generator<ByteRange> {
   for (let offset = first; offset < end; offset += runBytes) yield { offset, length: Math.min(runBytes, end - offset) };
+}
+
+/** In place, as the seed has it. */
+function shuffled<T extends { readonly length: number; [index: number]: U }, U>(items: T, seed: string): T {
+  const next = generator(seed);
+  for (let last = items.length - 1; last > 0; last -= 1) {
+    const other = next() % (last + 1);
+    const moved = items[last] as U;
+    items[last] = items[other] as U;
+    items[other] = moved;
+  }
+  return items;
 }
 
 /** Numbers below 2^32 that depend on the text only: FNV-1a for the start, then a 32-bit mix of a counter. */

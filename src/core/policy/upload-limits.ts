@@ -9,6 +9,14 @@ export const UPLOAD_LIMITS = {
   /** Requests that wait, of one neighbour and in all: beyond, it should ask another. */
   queuedPerPeer: 64,
   queued: 1_024,
+  /**
+   * Uploads under way and waiting beyond which a request that no claim directed here is refused: in a crowd everybody
+   * finds the same first holder, and its uplink would be the wall (docs/studies/flash-crowd.md). Who is refused claims,
+   * and is directed to one of many.
+   */
+  undirected: 8,
+  /** What such a one is told to stay away, ms: as long as these uploads take on a fast link. */
+  undirectedRetryMs: 100,
   /** A request waits at most about this long for bandwidth, ms; beyond, it is refused at once. */
   maxQueueMs: 2_000,
   /** What a refused neighbour is told to stay away, ms. */

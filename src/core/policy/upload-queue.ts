@@ -5,6 +5,8 @@ export interface Upload {
   readonly peer: string;
   readonly bytes: number;
   readonly urgency: 'demand' | 'prefetch';
+  /** False: the neighbour chose this node by itself; no coordinator of a claim directed it here, one of a few. */
+  readonly directed?: boolean;
 }
 
 /**
@@ -68,6 +70,8 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
 
   add(upload: T, nowMs: number): number | undefined {
     const { queued, queuedPerPeer, maxQueueMs, retryAfterMs } = UPLOAD_LIMITS;
+    const { undirected, undirectedRetryMs } = UPLOAD_LIMITS;
+    if (upload.directed === false && this.#active + this.#queued >= undirected) return undirectedRetryMs;
     const known = this.#peers.get(upload.peer);
     const ofPeer = known === undefined ? 0 : known.demand.length + known.prefetch.length;
     if (this.#queued >= queued || ofPeer >= queuedPerPeer) return retryAfterMs;

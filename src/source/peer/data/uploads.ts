@@ -130,7 +130,7 @@ class QueuedUploads implements Uploads {
 
   #inTurn(
     { id, zone }: Neighbour,
-    { urgency }: ChunkRequest,
+    { urgency, waitMs }: ChunkRequest,
     answer: { ref: ChunkRef; response: ServerResponse; signal: AbortSignal },
   ): Promise<void> {
     const { ref, response, signal } = answer;
@@ -148,11 +148,11 @@ class QueuedUploads implements Uploads {
         this.#queue.remove(job);
         resolve();
       };
-      const job: Job = { peer: id, bytes: ref.length, urgency, ref, start };
+      const job: Job = { peer: id, bytes: ref.length, urgency, directed: waitMs > 0, ref, start };
       const retryAfterMs = this.#queue.add(job, this.#clock.nowMs());
       if (retryAfterMs !== undefined) {
         this.#counts.busy += 1;
-        end(response, 503, { 'retry-after': String(Math.ceil(retryAfterMs / 1_000)) });
+        end(response, 503, { 'retry-after': (retryAfterMs / 1_000).toFixed(3) });
         resolve();
         return;
       }

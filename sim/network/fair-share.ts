@@ -1,0 +1,455 @@
+import { type HeapItem, IndexedHeap } from '../engine/indexed-heap.ts';
+import type { EventSource } from '../engine/timeline.ts';
+
+/** A one-way pipe of fixed capacity that transfers share. */
+export interface Link {
+  readonly name: string;
+  readonly bytesPerMs: number;
+  /** Bytes that transfers over this link have moved until now. */
+  carriedBytes(): number;
+  /** Bytes per ms that move right now. */
+  rate(): number;
+  /** Transfers on it. */
+  readonly transfers: number;
+}
+
+/** Bytes on their way. */
+export interface Transfer {
+  readonly bytes: number;
+  /** Bytes that arrived until now. */
+  moved(): number;
+  /** Ends it where it is; `done` is not called. Nothing when it ended already. */
+  cancel(): void;
+}
+
+/**
+ * Links shared max-min fairly, kept up incrementally: a transfer that starts or ends touches the links on its path and
+ * those whose share changes by more than the tolerance, never the whole network.
+ */
+export interface FairNetwork extends EventSource {
+  link(name: string, bytesPerMs: number): Link;
+  /** Moves `bytes` over every link of `path` at once; calls `done` when the last byte arrived. */
+  start(path: readonly Link[], bytes: number, done: () => void): Transfer;
+  /** Reviews of links so far: what the incremental sharing costs. */
+  readonly reviews: number;
+}
+
+/**
+ * How much a share may be below what max-min fairness gives before it is corrected: this bounds what is lost per link,
+ * and how far a change travels. Links are never filled beyond their capacity, whatever the tolerance.
+ */
+export const FAIRNESS_TOLERANCE = 0.02;
+/** Links reviewed for one event at most: what is left then is corrected with the next events that touch it. */
+const MOST_REVIEWS = 2_000;
+/** Below this many bytes a transfer has arrived: rounding. */
+const ARRIVED_BYTES = 1e-6;
+
+/** A network without links. */
+export function createFairNetwork(components: { nowMs: () => number }, init: { tolerance?: number } = {}): FairNetwork {
+  return new Network(components.nowMs, init.tolerance ?? FAIRNESS_TOLERANCE);
+}
+
+/**
+ * The links' books. A transfer is *bound* by one link of its path, where it gets the same share as all that are bound
+ * there; on its other links it is a *guest* with a reservation at least as large as that share. A link's share is what
+ * its guests leave, divided by those bound there. Lowering a share is always safe. Raising it first raises the
+ * reservations, and where there is no room for that the transfer becomes bound there instead.
+ *
+ * All that are bound by one link move equally fast, so each is done when the link's count of bytes per transfer
+ * (`served`) reaches its own mark: changing the share moves one event, not all of them.
+ */
+class Pipe implements Link, HeapItem {
+  readonly name: string;
+  readonly bytesPerMs: number;
+  readonly heapOrder: number;
+  /** Time of the first arrival of those bound here. */
+  heapKey = Number.POSITIVE_INFINITY;
+  heapAt = -1;
+  readonly bound = new IndexedHeap<Flow>();
+  readonly guests: Flow[] = [];
+  /** Sum of the guests' reservations. */
+  reserved = 0;
+  /** Bytes per ms of each transfer bound here, as in force. */
+  share = 0;
+  /** Bytes each transfer that was always bound here would have moved by `servedAtMs`. */
+  served = 0;
+  servedAtMs = 0;
+  /** No transfer bound here has a smaller (larger) reservation elsewhere than this. */
+  leastReservation = Number.POSITIVE_INFINITY;
+  mostReservation = 0;
+  /** No guest is faster than this. */
+  fastestGuest = 0;
+  isQueued = false;
+  carriedDone = 0;
+  readonly #network: Network;
+
+  constructor(network: Network, name: string, bytesPerMs: number, order: number) {
+    this.#network = network;
+    this.name = name;
+    this.bytesPerMs = bytesPerMs;
+    this.heapOrder = order;
+  }
+
+  get transfers(): number {
+    return this.bound.size + this.guests.length;
+  }
+
+  rate(): number {
+    let sum = this.bound.size * this.share;
+    for (const guest of this.guests) sum += guest.binding.share;
+    return sum;
+  }
+
+  carriedBytes(): number {
+    const nowMs = this.#network.nowMs();
+    let sum = this.carriedDone;
+    for (const flow of this.bound.items) sum += flow.movedAt(nowMs);
+    for (const flow of this.guests) sum += flow.movedAt(nowMs);
+    return sum;
+  }
+
+  servedBy(nowMs: number): number {
+    return this.served + this.share * (nowMs - this.servedAtMs);
+  }
+
+  /** What those bound here could have each; with none bound, what the next one could have. */
+  target(): number {
+    return Math.max(0, this.bytesPerMs - this.reserved) / Math.max(1, this.bound.size);
+  }
+}
+
+class Flow implements Transfer, HeapItem {
+  readonly bytes: number;
+  readonly path: readonly Pipe[];
+  readonly done: () => void;
+  readonly heapOrder: number;
+  /** The mark of `served` at which it has arrived. */
+  heapKey = 0;
+  heapAt = -1;
+  binding: Pipe;
+  /** What its other links keep free for it, bytes per ms. */
+  reservation = 0;
+  /** Its place among the guests of each link of its path; -1 where it is bound. */
+  readonly guestAt: number[];
+  isOver = false;
+  movedAtEnd = 0;
+  readonly #network: Network;
+
+  constructor(network: Network, path: readonly Pipe[], bytes: number, done: () => void, order: number) {
+    this.#network = network;
+    this.path = path;
+    this.bytes = bytes;
+    this.done = done;
+    this.heapOrder = order;
+    this.binding = path[0] as Pipe;
+    this.guestAt = new Array<number>(path.length).fill(-1);
+  }
+
+  remainingAt(nowMs: number): number {
+    return this.isOver ? this.bytes - this.movedAtEnd : Math.max(0, this.heapKey - this.binding.servedBy(nowMs));
+  }
+
+  movedAt(nowMs: number): number {
+    return Math.min(this.bytes, this.bytes - this.remainingAt(nowMs));
+  }
+
+  moved(): number {
+    return this.movedAt(this.#network.nowMs());
+  }
+
+  cancel(): void {
+    this.#network.end(this);
+  }
+}
+
+class Network implements FairNetwork {
+  readonly nowMs: () => number;
+  reviews = 0;
+  readonly #tolerance: number;
+  /** Links by the time of their next arrival. */
+  readonly #arrivals = new IndexedHeap<Pipe>();
+  readonly #toReview: Pipe[] = [];
+  #order = 0;
+
+  constructor(nowMs: () => number, tolerance: number) {
+    this.nowMs = nowMs;
+    this.#tolerance = tolerance;
+  }
+
+  link(name: string, bytesPerMs: number): Link {
+    if (!(bytesPerMs > 0)) throw new RangeError(`link ${name} has no capacity`);
+    this.#order += 1;
+    return new Pipe(this, name, bytesPerMs, this.#order);
+  }
+
+  start(path: readonly Link[], bytes: number, done: () => void): Transfer {
+    if (path.length === 0) throw new RangeError('a transfer needs a link');
+    this.#order += 1;
+    const flow = new Flow(this, path as readonly Pipe[], bytes, done, this.#order);
+    this.#bind(flow, tightest(flow), bytes);
+    this.#settle();
+    return flow;
+  }
+
+  nextMs(): number {
+    return this.#arrivals.first?.heapKey ?? Number.POSITIVE_INFINITY;
+  }
+
+  fire(): void {
+    const pipe = this.#arrivals.first;
+    const flow = pipe?.bound.first;
+    if (pipe === undefined || flow === undefined) return;
+    const nowMs = this.nowMs();
+    if (flow.remainingAt(nowMs) > ARRIVED_BYTES + pipe.share * 1e-9 * nowMs) {
+      this.#schedule(pipe, nowMs);
+      return;
+    }
+    this.end(flow, flow.bytes);
+    flow.done();
+  }
+
+  /** Takes a transfer off its links. */
+  end(flow: Flow, moved = flow.moved()): void {
+    if (flow.isOver) return;
+    flow.movedAtEnd = moved;
+    const { binding } = flow;
+    this.#serve(binding);
+    flow.isOver = true;
+    binding.bound.remove(flow);
+    if (binding.bound.size === 0) clearBound(binding);
+    for (const [hop, pipe] of flow.path.entries()) {
+      pipe.carriedDone += moved;
+      if (pipe !== binding) this.#removeGuest(flow, hop, pipe);
+      this.#queue(pipe);
+    }
+    this.#schedule(binding, this.nowMs());
+    this.#settle();
+  }
+
+  /** Makes a flow that is nowhere bound at `pipe` and a guest on the rest of its path. */
+  #bind(flow: Flow, pipe: Pipe, remaining: number): void {
+    this.#serve(pipe);
+    flow.binding = pipe;
+    flow.heapKey = pipe.served + remaining;
+    pipe.bound.add(flow);
+    const rate = leastOffer(flow);
+    flow.reservation = rate;
+    for (const [hop, other] of flow.path.entries()) {
+      if (other === pipe) continue;
+      flow.guestAt[hop] = other.guests.length;
+      other.guests.push(flow);
+      other.reserved += rate;
+      if (rate > other.fastestGuest) other.fastestGuest = rate;
+      this.#lower(other);
+      this.#queue(other);
+    }
+    if (flow.path.length > 1) noteReservation(pipe, rate);
+    this.#setShare(pipe, Math.min(rate, pipe.leastReservation));
+    this.#queue(pipe);
+  }
+
+  #unbind(flow: Flow): number {
+    const { binding } = flow;
+    const nowMs = this.nowMs();
+    this.#serve(binding);
+    const remaining = flow.remainingAt(nowMs);
+    binding.bound.remove(flow);
+    if (binding.bound.size === 0) clearBound(binding);
+    for (const [hop, pipe] of flow.path.entries()) {
+      if (pipe !== binding) this.#removeGuest(flow, hop, pipe);
+    }
+    this.#schedule(binding, nowMs);
+    this.#queue(binding);
+    return remaining;
+  }
+
+  #move(flow: Flow, to: Pipe): void {
+    this.#bind(flow, to, this.#unbind(flow));
+  }
+
+  #removeGuest(flow: Flow, hop: number, pipe: Pipe): void {
+    const at = flow.guestAt[hop] as number;
+    const last = pipe.guests.pop() as Flow;
+    if (last !== flow) {
+      pipe.guests[at] = last;
+      last.guestAt[last.path.indexOf(pipe)] = at;
+    }
+    flow.guestAt[hop] = -1;
+    pipe.reserved = pipe.guests.length === 0 ? 0 : Math.max(0, pipe.reserved - flow.reservation);
+  }
+
+  #queue(pipe: Pipe): void {
+    if (pipe.isQueued) return;
+    pipe.isQueued = true;
+    this.#toReview.push(pipe);
+  }
+
+  #settle(): void {
+    const queue = this.#toReview;
+    let at = 0;
+    for (; at < queue.length && at < MOST_REVIEWS; at += 1) {
+      const pipe = queue[at] as Pipe;
+      pipe.isQueued = false;
+      this.#review(pipe);
+    }
+    this.reviews += at;
+    for (; at < queue.length; at += 1) (queue[at] as Pipe).isQueued = false;
+    queue.length = 0;
+  }
+
+  #review(pipe: Pipe): void {
+    const slack = 1 + this.#tolerance;
+    this.#lower(pipe);
+    if (pipe.bound.size > 0 && pipe.fastestGuest > pipe.share * slack) this.#takeFastGuests(pipe);
+    if (pipe.bound.size > 0 && pipe.target() > pipe.share) this.#raise(pipe);
+    if (pipe.bound.size > 0 && pipe.mostReservation > pipe.share * slack) this.#giveBack(pipe);
+  }
+
+  /** A share that has become too large is lowered at once: capacity is never exceeded. */
+  #lower(pipe: Pipe): void {
+    if (pipe.bound.size === 0) return;
+    const target = pipe.target();
+    if (target < pipe.share) this.#setShare(pipe, target);
+  }
+
+  /** Guests that are faster than those bound here become bound here. */
+  #takeFastGuests(pipe: Pipe): void {
+    const slack = 1 + this.#tolerance;
+    let fastest = 0;
+    for (let at = pipe.guests.length - 1; at >= 0; at -= 1) {
+      const guest = pipe.guests[at];
+      if (guest === undefined) continue;
+      const rate = guest.binding.share;
+      if (rate > pipe.target() * slack) this.#move(guest, pipe);
+      else if (rate > fastest) fastest = rate;
+    }
+    pipe.fastestGuest = fastest;
+  }
+
+  /** Raises the share to what is left, as far as the other links of those bound here allow. */
+  #raise(pipe: Pipe): void {
+    const slack = 1 + this.#tolerance;
+    if (pipe.target() <= pipe.leastReservation) {
+      this.#setShare(pipe, pipe.target());
+      return;
+    }
+    if (pipe.target() <= pipe.share * slack) {
+      if (pipe.leastReservation > pipe.share) this.#setShare(pipe, pipe.leastReservation);
+      return;
+    }
+    for (const flow of [...pipe.bound.items]) {
+      const wanted = pipe.target();
+      if (flow.reservation >= wanted || flow.binding !== pipe) continue;
+      const tight = this.#tooTight(flow, pipe, wanted);
+      if (tight === undefined) this.#reserve(flow, pipe, wanted);
+      else this.#move(flow, tight);
+    }
+    noteReservations(pipe);
+    if (pipe.bound.size > 0) this.#setShare(pipe, Math.min(pipe.target(), pipe.leastReservation));
+  }
+
+  /** The link of the path that cannot give the flow `wanted`; undefined when all can. */
+  #tooTight(flow: Flow, pipe: Pipe, wanted: number): Pipe | undefined {
+    let tight: Pipe | undefined;
+    let least = wanted;
+    for (const other of flow.path) {
+      if (other === pipe) continue;
+      const offer = (other.bytesPerMs - other.reserved + flow.reservation) / (other.bound.size + 1);
+      if (offer < least) [tight, least] = [other, offer];
+    }
+    return tight;
+  }
+
+  #reserve(flow: Flow, pipe: Pipe, rate: number): void {
+    const more = rate - flow.reservation;
+    flow.reservation = rate;
+    for (const other of flow.path) {
+      if (other === pipe) continue;
+      other.reserved += more;
+      if (rate > other.fastestGuest) other.fastestGuest = rate;
+      this.#lower(other);
+      this.#queue(other);
+    }
+  }
+
+  /** Lowers reservations that are larger than the share by more than the tolerance. */
+  #giveBack(pipe: Pipe): void {
+    const { share } = pipe;
+    for (const flow of pipe.bound.items) {
+      if (flow.reservation <= share * (1 + this.#tolerance)) continue;
+      const less = flow.reservation - share;
+      flow.reservation = share;
+      for (const other of flow.path) {
+        if (other === pipe) continue;
+        other.reserved = Math.max(0, other.reserved - less);
+        this.#queue(other);
+      }
+    }
+    noteReservations(pipe);
+  }
+
+  #setShare(pipe: Pipe, share: number): void {
+    if (share === pipe.share) {
+      this.#schedule(pipe, this.nowMs());
+      return;
+    }
+    this.#serve(pipe);
+    pipe.share = share;
+    this.#schedule(pipe, this.nowMs());
+  }
+
+  #serve(pipe: Pipe): void {
+    const nowMs = this.nowMs();
+    pipe.served = pipe.bound.size === 0 ? 0 : pipe.servedBy(nowMs);
+    pipe.servedAtMs = nowMs;
+  }
+
+  #schedule(pipe: Pipe, nowMs: number): void {
+    const first = pipe.bound.first;
+    if (first === undefined || pipe.share <= 0) {
+      this.#arrivals.remove(pipe);
+      return;
+    }
+    const remaining = Math.max(0, first.heapKey - pipe.servedBy(nowMs));
+    this.#arrivals.update(pipe, nowMs + remaining / pipe.share);
+  }
+}
+
+/** The link of a new transfer's path that would give it least. */
+function tightest(flow: Flow): Pipe {
+  let best = flow.path[0] as Pipe;
+  let least = Number.POSITIVE_INFINITY;
+  for (const pipe of flow.path) {
+    const offer = Math.max(0, pipe.bytesPerMs - pipe.reserved) / (pipe.bound.size + 1);
+    if (offer < least) [best, least] = [pipe, offer];
+  }
+  return best;
+}
+
+/** What every link of the path can give a flow that is bound at one of them and a guest nowhere yet. */
+function leastOffer(flow: Flow): number {
+  let least = Number.POSITIVE_INFINITY;
+  for (const pipe of flow.path) {
+    const sharers = pipe === flow.binding ? pipe.bound.size : pipe.bound.size + 1;
+    least = Math.min(least, Math.max(0, pipe.bytesPerMs - pipe.reserved) / sharers);
+  }
+  return least;
+}
+
+function clearBound(pipe: Pipe): void {
+  pipe.share = 0;
+  pipe.served = 0;
+  pipe.leastReservation = Number.POSITIVE_INFINITY;
+  pipe.mostReservation = 0;
+}
+
+function noteReservation(pipe: Pipe, reservation: number): void {
+  if (reservation < pipe.leastReservation) pipe.leastReservation = reservation;
+  if (reservation > pipe.mostReservation) pipe.mostReservation = reservation;
+}
+
+function noteReservations(pipe: Pipe): void {
+  pipe.leastReservation = Number.POSITIVE_INFINITY;
+  pipe.mostReservation = 0;
+  for (const flow of pipe.bound.items) if (flow.path.length > 1) noteReservation(pipe, flow.reservation);
+}

@@ -1,0 +1,298 @@
+import { COST } from '../cost-model.ts';
+import type { Timeline } from '../engine/timeline.ts';
+import { bytesPerMs, type Scenario } from '../scenario/scenario.ts';
+import { createFairNetwork, type FairNetwork, type Link, type Transfer } from './fair-share.ts';
+import { type ByteSource, Host, MESSAGE_KINDS, type MessageKind, type Route, type Zone, zoneRoute } from './host.ts';
+import { createRegistry, type Registry } from './registry.ts';
+
+/** A transfer that failed because one of its ends died. */
+export type Ended = 'done' | 'lost';
+
+/** The modelled cluster: nodes, zones, links, the registry; moves bytes and messages, and counts them. */
+export interface World {
+  readonly timeline: Timeline;
+  readonly network: FairNetwork;
+  readonly nodes: readonly Host[];
+  readonly zones: readonly Zone[];
+  readonly registry: Registry;
+  /** A host beside the nodes, e.g. a seed peer; it hangs on the core. */
+  addHost(name: string, init: { upMbitPerS: number; downMbitPerS: number; cores: number }): Host;
+  /** One way between two hosts, ms. */
+  latencyMs(from: Host, to: Host): number;
+  /**
+   * Moves bytes. `over` is called when the last one arrived, or when either end died. Answers how to give it up.
+   */
+  move(from: Host, to: Host, bytes: number, source: ByteSource, over: (how: Ended) => void): Transfer;
+  /**
+   * A message: `arrived` is called at the receiver once its processors took it in, `refused` at the sender when the
+   * receiver is not up by then.
+   */
+  send(
+    from: Host,
+    to: Host,
+    kind: MessageKind,
+    init: { bytes: number; arrived: () => void; refused?: () => void },
+  ): void;
+  /** Work for a host's processors. */
+  work(host: Host, ms: number, done: () => void): void;
+  /** The host is gone, with everything under way from and to it. */
+  kill(host: Host): void;
+  revive(host: Host): void;
+  readonly counters: Counters;
+}
+
+/** What was counted. */
+export interface Counters {
+  readonly bytes: Record<ByteSource, number>;
+  readonly messages: Record<MessageKind, number>;
+  messageBytes: number;
+  crossZoneBytes: number;
+  requestsAtRegistry: number;
+}
+
+/** The cluster of a scenario. */
+export function createWorld(scenario: Scenario, timeline: Timeline): World {
+  return new Cluster(scenario, timeline);
+}
+
+class Cluster implements World {
+  readonly timeline: Timeline;
+  readonly network: FairNetwork;
+  readonly nodes: readonly Host[];
+  readonly zones: readonly Zone[];
+  readonly registry: Registry;
+  readonly counters: Counters = {
+    bytes: { registry: 0, seed: 0, neighbour: 0 },
+    messages: Object.fromEntries(MESSAGE_KINDS.map((kind) => [kind, 0])) as Record<MessageKind, number>,
+    messageBytes: 0,
+    crossZoneBytes: 0,
+    requestsAtRegistry: 0,
+  };
+  readonly #core: Zone = { name: 'core', parent: undefined, depth: 0, up: undefined, down: undefined, latencyMs: 0 };
+  readonly #routes = new Map<Zone, Map<Zone, Route>>();
+  #hosts = 0;
+
+  constructor(scenario: Scenario, timeline: Timeline) {
+    this.timeline = timeline;
+    this.network = createFairNetwork({ nowMs: () => timeline.nowMs() });
+    timeline.attach(this.network);
+    this.zones = this.#makeZones(scenario);
+    this.nodes = this.#makeNodes(scenario);
+    const { egressMbitPerS, latencyMs, requestsPerS } = scenario.registry;
+    const host = this.addHost('registry', { upMbitPerS: egressMbitPerS, downMbitPerS: egressMbitPerS, cores: 1e6 });
+    this.registry = createRegistry(this, { host, latencyMs, requestsPerS });
+  }
+
+  addHost(name: string, init: { upMbitPerS: number; downMbitPerS: number; cores: number }): Host {
+    return this.#host(name, this.#core, { ...init, latencyMs: 0 });
+  }
+
+  latencyMs(from: Host, to: Host): number {
+    return from.latencyMs + this.#route(from.zone, to.zone).latencyMs + to.latencyMs;
+  }
+
+  move(from: Host, to: Host, bytes: number, source: ByteSource, over: (how: Ended) => void): Transfer {
+    const route = this.#route(from.zone, to.zone);
+    const path = route.links.length === 0 ? [from.up, to.down] : [from.up, ...route.links, to.down];
+    const transfer = new Move(this, { from, to, route, source, over });
+    transfer.inner = this.network.start(path, bytes, () => transfer.end('done'));
+    from.transfers.add(transfer);
+    to.transfers.add(transfer);
+    return transfer;
+  }
+
+  send(
+    from: Host,
+    to: Host,
+    kind: MessageKind,
+    init: { bytes: number; arrived: () => void; refused?: () => void },
+  ): void {
+    const { bytes, arrived, refused } = init;
+    this.counters.messages[kind] += 1;
+    this.counters.messageBytes += bytes;
+    from.messagesOut += 1;
+    const fromLife = from.life;
+    const latencyMs = this.latencyMs(from, to);
+    const wireMs = bytes / Math.min(from.up.bytesPerMs, to.down.bytesPerMs);
+    this.timeline.after(this.#busy(from, COST.messageMs) + latencyMs + wireMs, () => {
+      if (to.isUp) {
+        to.messagesIn += 1;
+        this.work(to, COST.messageMs, arrived);
+      } else if (refused !== undefined) {
+        this.timeline.after(latencyMs, () => from.life === fromLife && refused());
+      }
+    });
+  }
+
+  work(host: Host, ms: number, done: () => void): void {
+    const { life } = host;
+    this.timeline.after(this.#busy(host, ms), () => {
+      if (host.isUp && host.life === life) done();
+    });
+  }
+
+  kill(host: Host): void {
+    host.isUp = false;
+    host.life += 1;
+    host.busyUntilMs = 0;
+    for (const transfer of [...host.transfers]) (transfer as Move).end('lost');
+  }
+
+  revive(host: Host): void {
+    host.isUp = true;
+  }
+
+  /** Time until the host has done `ms` more of work: one job takes its time, many share the cores. */
+  #busy(host: Host, ms: number): number {
+    const nowMs = this.timeline.nowMs();
+    const begin = Math.max(nowMs, host.busyUntilMs);
+    host.busyUntilMs = begin + ms / host.cores;
+    return begin - nowMs + ms / Math.min(1, host.cores);
+  }
+
+  #route(from: Zone, to: Zone): Route {
+    let row = this.#routes.get(from);
+    if (row === undefined) {
+      row = new Map();
+      this.#routes.set(from, row);
+    }
+    let route = row.get(to);
+    if (route === undefined) {
+      route = zoneRoute(from, to);
+      row.set(to, route);
+    }
+    return route;
+  }
+
+  #makeZones({ zone }: Scenario): Zone[] {
+    const made = new Map<string, Zone>();
+    const make = (name: string): Zone => {
+      const known = made.get(name);
+      if (known !== undefined) return known;
+      const spec = zone[name] as Scenario['zone'][string];
+      const parent = spec.parent === undefined ? this.#core : make(spec.parent);
+      const link = (way: string, mbit: number | undefined): Link | undefined =>
+        mbit === undefined ? undefined : this.network.link(`${name} ${way}`, bytesPerMs(mbit));
+      const own: Zone = {
+        name,
+        parent,
+        depth: parent.depth + 1,
+        up: link('up', spec.upMbitPerS),
+        down: link('down', spec.downMbitPerS),
+        latencyMs: spec.latencyMs,
+      };
+      made.set(name, own);
+      return own;
+    };
+    for (const name of Object.keys(zone)) make(name);
+    return [...made.values()];
+  }
+
+  #makeNodes({ nodes, zone }: Scenario): Host[] {
+    const places = placesOf(this.zones, zone, nodes.count, this.#core);
+    const groups = groupsOf(nodes);
+    return places.map((place, at) => {
+      const { upMbitPerS = nodes.upMbitPerS, downMbitPerS = nodes.downMbitPerS } = groups[at] ?? {};
+      return this.#host(`node ${at}`, place, { ...nodes, upMbitPerS, downMbitPerS });
+    });
+  }
+
+  #host(
+    name: string,
+    zone: Zone,
+    init: { upMbitPerS: number; downMbitPerS: number; latencyMs: number; cores: number },
+  ): Host {
+    const index = this.#hosts;
+    this.#hosts += 1;
+    return new Host({
+      index,
+      name,
+      zone,
+      up: this.network.link(`${name} up`, bytesPerMs(init.upMbitPerS)),
+      down: this.network.link(`${name} down`, bytesPerMs(init.downMbitPerS)),
+      latencyMs: init.latencyMs,
+      cores: init.cores,
+    });
+  }
+}
+
+interface MoveInit {
+  readonly from: Host;
+  readonly to: Host;
+  readonly route: Route;
+  readonly source: ByteSource;
+  readonly over: (how: Ended) => void;
+}
+
+class Move implements Transfer {
+  inner: Transfer | undefined;
+  readonly #world: Cluster;
+  readonly #init: MoveInit;
+  #isOver = false;
+
+  constructor(world: Cluster, init: MoveInit) {
+    this.#world = world;
+    this.#init = init;
+  }
+
+  get bytes(): number {
+    return this.inner?.bytes ?? 0;
+  }
+
+  moved(): number {
+    return this.inner?.moved() ?? 0;
+  }
+
+  cancel(): void {
+    this.#finish();
+  }
+
+  end(how: Ended): void {
+    if (this.#finish()) this.#init.over(how);
+  }
+
+  #finish(): boolean {
+    if (this.#isOver) return false;
+    this.#isOver = true;
+    this.inner?.cancel();
+    const { from, to, route, source } = this.#init;
+    const moved = this.moved();
+    from.transfers.delete(this);
+    to.transfers.delete(this);
+    from.servedBytes += moved;
+    const { counters } = this.#world;
+    counters.bytes[source] += moved;
+    if (route.crossesZones && source === 'neighbour') counters.crossZoneBytes += moved;
+    return true;
+  }
+}
+
+/** Each node's zone: zones get nodes in proportion to their weights, in turn, so that any first part is spread alike. */
+function placesOf(zones: readonly Zone[], specs: Scenario['zone'], count: number, core: Zone): Zone[] {
+  const open = zones.filter(({ name }) => (specs[name]?.weight ?? 0) > 0);
+  if (open.length === 0) return new Array<Zone>(count).fill(core);
+  const given = open.map(() => 0);
+  return Array.from({ length: count }, () => {
+    let best = 0;
+    let least = Number.POSITIVE_INFINITY;
+    for (const [at, { name }] of open.entries()) {
+      const filled = ((given[at] as number) + 1) / (specs[name]?.weight as number);
+      if (filled < least) [best, least] = [at, filled];
+    }
+    given[best] = (given[best] as number) + 1;
+    return open[best] as Zone;
+  });
+}
+
+/** Each node's group, spread evenly over the nodes; undefined for those in none. */
+function groupsOf(nodes: Scenario['nodes']): (Scenario['nodes']['group'][string] | undefined)[] {
+  const groups = Object.values(nodes.group);
+  const owed = groups.map(() => 0);
+  return Array.from({ length: nodes.count }, () => {
+    for (const [at, { share }] of groups.entries()) owed[at] = (owed[at] as number) + share;
+    const most = owed.indexOf(Math.max(...owed, 0));
+    if (most === -1 || (owed[most] as number) < 1 - 1e-9) return undefined;
+    owed[most] = (owed[most] as number) - 1;
+    return groups[most];
+  });
+}

@@ -1,0 +1,153 @@
+import { createExpiringSet, type ExpiringSet } from '../../../src/core/policy/expiring-set.ts';
+import { createHedging, type Hedging } from '../../../src/core/policy/hedging.ts';
+import { NEIGHBOUR_LIMITS } from '../../../src/core/policy/neighbour-limits.ts';
+import { createNeighbourScores, type NeighbourScores } from '../../../src/core/policy/neighbour-score.ts';
+import type { Host } from '../../network/host.ts';
+import type { SimChunk, SimLayer } from '../../workload/image.ts';
+import { ClaimBatches } from './claim-batches.ts';
+import { ChunkGet } from './get.ts';
+import { Origin } from './origin.ts';
+import { Server } from './server.ts';
+import { Session } from './session.ts';
+import type { Swarm } from './swarm.ts';
+import { DIRECTORY_LIMITS } from './transport-limits.ts';
+
+/** How urgent a read is. */
+export type Urgency = 'demand' | 'prefetch';
+
+/** A chunk and the layer it is wanted for. */
+export interface Wanted {
+  readonly chunk: SimChunk;
+  readonly layer: SimLayer;
+}
+
+/** A node that runs shoal: what it holds, what it is getting, whom it knows. */
+export class ShoalNode {
+  readonly id: string;
+  readonly zone: string;
+  readonly host: Host;
+  readonly swarm: Swarm;
+  readonly usesClaims: boolean;
+  scores: NeighbourScores;
+  hedging: Hedging;
+  /** Contents nobody had a moment ago. */
+  nobody: ExpiringSet;
+  server: Server;
+  origin: Origin;
+  claims: ClaimBatches;
+  #held: Uint8Array;
+  readonly #maps = new Map<number, Uint8Array>();
+  #gets = new Map<number, ChunkGet>();
+  #sessions = new Map<number, Session>();
+  #fresh: number[] = [];
+
+  constructor(swarm: Swarm, host: Host, init: { contents: number; claims: boolean }) {
+    this.swarm = swarm;
+    this.host = host;
+    this.id = host.name;
+    this.zone = host.zone.name;
+    this.usesClaims = init.claims;
+    this.#held = new Uint8Array(Math.ceil(init.contents / 8));
+    ({
+      scores: this.scores,
+      hedging: this.hedging,
+      nobody: this.nobody,
+      server: this.server,
+      origin: this.origin,
+      claims: this.claims,
+    } = this.#memory());
+  }
+
+  has(content: number): boolean {
+    return ((this.#held[content >>> 3] as number) & (1 << (content & 7))) !== 0;
+  }
+
+  /** Gets the chunk from wherever it is; `done` is called when it is here. Never fails: reads wait for the registry. */
+  need(wanted: Wanted, urgency: Urgency, done: () => void): void {
+    if (this.has(wanted.chunk.content)) {
+      done();
+      return;
+    }
+    const known = this.#gets.get(wanted.chunk.content);
+    if (known !== undefined) {
+      known.join(urgency, done);
+      return;
+    }
+    const get = new ChunkGet(this, wanted, urgency);
+    this.#gets.set(wanted.chunk.content, get);
+    get.join(urgency, done);
+    get.begin();
+  }
+
+  isGetting(content: number): boolean {
+    return this.#gets.has(content);
+  }
+
+  /** Calls back when the chunk that is under way is here; false when none is. */
+  joinUnderWay(content: number, urgency: Urgency, done: () => void): boolean {
+    const get = this.#gets.get(content);
+    get?.join(urgency, done);
+    return get !== undefined;
+  }
+
+  /** The chunk is here, verified and on disk. */
+  keep(content: number): void {
+    this.#gets.delete(content);
+    this.#held[content >>> 3] = (this.#held[content >>> 3] as number) | (1 << (content & 7));
+    for (const { blob, row } of this.swarm.placesOf(content)) {
+      const map = this.#maps.get(blob) ?? new Uint8Array(Math.ceil(this.swarm.rowsOf(blob) / 8));
+      this.#maps.set(blob, map);
+      map[row >>> 3] = (map[row >>> 3] as number) | (1 << (row & 7));
+    }
+    this.#announce(content);
+  }
+
+  haveMap(blob: number): Uint8Array | undefined {
+    return this.#maps.get(blob)?.slice();
+  }
+
+  session(blob: number): Session {
+    const known = this.#sessions.get(blob);
+    if (known !== undefined) return known;
+    const made = new Session(this.swarm, this, blob);
+    this.#sessions.set(blob, made);
+    return made;
+  }
+
+  /** Everything in memory is gone; the disk keeps what it has until `wipe`. */
+  died(): void {
+    this.server.fail();
+    this.#gets = new Map();
+    this.#sessions = new Map();
+    this.#fresh = [];
+    Object.assign(this, this.#memory());
+  }
+
+  wipe(): void {
+    this.#held = new Uint8Array(this.#held.length);
+    this.#maps.clear();
+  }
+
+  #memory() {
+    return {
+      scores: createNeighbourScores({ ownZone: this.zone, random: () => this.swarm.random.next() }),
+      hedging: createHedging({ sharers: () => this.swarm.nodes.length }),
+      nobody: createExpiringSet({ forMs: NEIGHBOUR_LIMITS.negativeMs, most: NEIGHBOUR_LIMITS.maxNegative }),
+      server: new Server(this),
+      origin: new Origin(this),
+      claims: new ClaimBatches(this),
+    };
+  }
+
+  #announce(content: number): void {
+    this.#fresh.push(content);
+    if (this.#fresh.length > 1) return;
+    const { life } = this.host;
+    this.swarm.world.timeline.after(DIRECTORY_LIMITS.announceDelayMs, () => {
+      if (!this.host.isUp || this.host.life !== life) return;
+      const contents = this.#fresh;
+      this.#fresh = [];
+      this.swarm.announce(this, contents);
+    });
+  }
+}

@@ -1,0 +1,289 @@
+import type { Clock } from '../../../src/clock.ts';
+import { type ClaimLedger, createClaimLedger, type LedgerAnswer } from '../../../src/core/policy/claim-ledger.ts';
+import { COST, MESSAGE_BYTES } from '../../cost-model.ts';
+import type { Random } from '../../engine/random.ts';
+import type { Host } from '../../network/host.ts';
+import type { World } from '../../network/world.ts';
+import type { Scenario } from '../../scenario/scenario.ts';
+import type { SimImage } from '../../workload/image.ts';
+import type { ShoalNode } from './node.ts';
+import { DIRECTORY_LIMITS } from './transport-limits.ts';
+
+/** What a claimer is told, with hosts in place of names. */
+export type ClaimReply =
+  | { readonly kind: 'granted' }
+  | { readonly kind: 'ask'; readonly holders: readonly ShoalNode[] };
+
+/** A chunk table row as the swarm names it. */
+export interface Place {
+  readonly blob: number;
+  readonly row: number;
+}
+
+/**
+ * What the nodes tell each other, as the daemon's peer directory does it: records of announced chunks at the peers
+ * closest to their keys, have-maps, claims at the coordinators of a region. Messages cost time on the wire and at both
+ * ends; the records of a chunk are the same at all of its keepers.
+ */
+export interface Swarm {
+  readonly world: World;
+  readonly scenario: Scenario;
+  readonly clock: Clock;
+  readonly nodes: readonly ShoalNode[];
+  readonly random: Random;
+  nodeOf(host: Host): ShoalNode;
+  /** Rows in which a content lies, over all layers. */
+  placesOf(content: number): readonly Place[];
+  rowsOf(blob: number): number;
+  /** A peer that is not `own`, the own zone's more likely; undefined when there is none. */
+  randomPeer(own: ShoalNode): ShoalNode | undefined;
+  /** Who announced the content, as the keepers of its record answer. */
+  find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void;
+  haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void;
+  /** One answer per content; granted all when no coordinator answers. */
+  claim(own: ShoalNode, region: Region, contents: readonly number[], answered: (replies: ClaimReply[]) => void): void;
+  settle(own: ShoalNode, region: Region, contents: readonly number[], outcome: 'held' | 'failed'): void;
+  announce(own: ShoalNode, contents: readonly number[]): void;
+  /** A node is gone: coordinators forget it. */
+  forget(node: ShoalNode): void;
+}
+
+/** Chunks of one blob that are claimed at the same coordinator. */
+export interface Region {
+  readonly blob: number;
+  readonly region: number;
+}
+
+/** Builds the swarm; `makeNode` is called once per host. */
+export function createSwarm(
+  components: { world: World; scenario: Scenario; images: readonly SimImage[]; random: Random },
+  init: { contents: number; blobs: number; makeNode: (swarm: Swarm, host: Host) => ShoalNode },
+): Swarm {
+  return new ModelledSwarm(components, init);
+}
+
+class ModelledSwarm implements Swarm {
+  readonly world: World;
+  readonly scenario: Scenario;
+  readonly clock: Clock;
+  readonly nodes: readonly ShoalNode[];
+  readonly random: Random;
+  readonly #byHost = new Map<Host, ShoalNode>();
+  readonly #byName = new Map<string, ShoalNode>();
+  readonly #places: Place[][];
+  readonly #rows: number[];
+  readonly #digests: string[];
+  readonly #zoneMembers = new Map<unknown, ShoalNode[]>();
+  /** First announcers of each content: keepers refuse later ones. */
+  readonly #records: ShoalNode[][];
+  readonly #ledgers = new Map<ShoalNode, ClaimLedger>();
+
+  constructor(
+    components: { world: World; scenario: Scenario; images: readonly SimImage[]; random: Random },
+    init: { contents: number; blobs: number; makeNode: (swarm: Swarm, host: Host) => ShoalNode },
+  ) {
+    this.world = components.world;
+    this.scenario = components.scenario;
+    this.random = components.random;
+    this.clock = components.world.timeline.clock;
+    this.#places = Array.from({ length: init.contents }, () => []);
+    this.#records = Array.from({ length: init.contents }, () => []);
+    this.#rows = new Array<number>(init.blobs).fill(0);
+    this.#digests = new Array<string>(init.contents).fill('');
+    for (const image of components.images) this.#addImage(image);
+    this.nodes = this.world.nodes.map((host) => {
+      const node = init.makeNode(this, host);
+      this.#byHost.set(host, node);
+      this.#byName.set(host.name, node);
+      const members = this.#zoneMembers.get(host.zone) ?? [];
+      this.#zoneMembers.set(host.zone, members);
+      members.push(node);
+      return node;
+    });
+  }
+
+  nodeOf(host: Host): ShoalNode {
+    return this.#byHost.get(host) as ShoalNode;
+  }
+
+  placesOf(content: number): readonly Place[] {
+    return this.#places[content] as Place[];
+  }
+
+  rowsOf(blob: number): number {
+    return this.#rows[blob] as number;
+  }
+
+  randomPeer(own: ShoalNode): ShoalNode | undefined {
+    const near = this.#zoneMembers.get(own.host.zone) ?? [];
+    const from = near.length > 1 ? near : this.nodes;
+    if (from.length < 2) return undefined;
+    for (let tries = 0; tries < 8; tries += 1) {
+      const peer = from[this.random.below(from.length)] as ShoalNode;
+      if (peer !== own && peer.host.isUp) return peer;
+    }
+    return undefined;
+  }
+
+  find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void {
+    const asked = Math.min(DIRECTORY_LIMITS.askedMax, this.scenario.shoal.replication + DIRECTORY_LIMITS.askedBeyond);
+    let lastMs = 0;
+    for (let keeper = 0; keeper < asked; keeper += 1) {
+      const peer = this.#keeper(content, keeper);
+      if (peer !== own && peer.host.isUp) lastMs = Math.max(lastMs, this.#ask(own, peer, 'find', MESSAGE_BYTES.find));
+    }
+    const { life } = own.host;
+    this.world.timeline.after(lastMs, () => {
+      if (!own.host.isUp || own.host.life !== life) return;
+      answered((this.#records[content] as ShoalNode[]).filter((node) => node !== own && node.host.isUp));
+    });
+  }
+
+  haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void {
+    const { life } = own.host;
+    const ms = of.host.isUp ? this.#ask(own, of, 'have', MESSAGE_BYTES.have) : DIRECTORY_LIMITS.haveTimeoutMs;
+    this.world.timeline.after(ms, () => {
+      if (own.host.isUp && own.host.life === life) answered(of.host.isUp ? of.haveMap(blob) : undefined);
+    });
+  }
+
+  claim(own: ShoalNode, region: Region, contents: readonly number[], answered: (replies: ClaimReply[]) => void): void {
+    const { life } = own.host;
+    const coordinator = this.#coordinator(region);
+    if (coordinator === undefined) {
+      answered(contents.map(() => ({ kind: 'granted' })));
+      return;
+    }
+    const bytes = MESSAGE_BYTES.claim + contents.length * MESSAGE_BYTES.perKey;
+    const reply = (): void => {
+      const ledger = this.#ledgerOf(coordinator);
+      const replies = contents.map((content) =>
+        this.#replyOf(ledger.claim(own.host.name, this.#digests[content] as string)),
+      );
+      const backMs = coordinator === own ? 0 : this.world.latencyMs(coordinator.host, own.host);
+      this.world.timeline.after(backMs, () => own.host.isUp && own.host.life === life && answered(replies));
+    };
+    if (coordinator === own) reply();
+    else {
+      // The next closest is asked after a while; it knows nothing, so it grants.
+      const refused = (): void => answered(contents.map(() => ({ kind: 'granted' })));
+      this.world.send(own.host, coordinator.host, 'claim', { bytes, arrived: reply, refused });
+    }
+  }
+
+  settle(own: ShoalNode, region: Region, contents: readonly number[], outcome: 'held' | 'failed'): void {
+    const coordinator = this.#coordinator(region);
+    if (coordinator === undefined) return;
+    const arrived = (): void => {
+      const ledger = this.#ledgerOf(coordinator);
+      for (const content of contents) ledger.settle(own.host.name, this.#digests[content] as string, outcome);
+    };
+    const bytes = MESSAGE_BYTES.claim + contents.length * MESSAGE_BYTES.perKey;
+    if (coordinator === own) arrived();
+    else this.world.send(own.host, coordinator.host, 'settle', { bytes, arrived });
+  }
+
+  /** Each keeper gets one batch; records are there at once, since nobody could tell the difference of a round trip. */
+  announce(own: ShoalNode, contents: readonly number[]): void {
+    const { counters } = this.world;
+    const keepers = new Map<ShoalNode, number>();
+    for (const content of contents) {
+      const records = this.#records[content] as ShoalNode[];
+      if (records.length < DIRECTORY_LIMITS.providersPerKey && !records.includes(own)) records.push(own);
+      for (let copy = 0; copy < this.scenario.shoal.replication; copy += 1) {
+        const keeper = this.#keeper(content, copy);
+        keepers.set(keeper, (keepers.get(keeper) ?? 0) + 1);
+      }
+    }
+    for (const [keeper, keys] of keepers) {
+      if (keeper === own) continue;
+      counters.messages.announce += 1;
+      counters.messageBytes += MESSAGE_BYTES.announce + keys * MESSAGE_BYTES.perKey;
+      own.host.messagesOut += 1;
+      keeper.host.messagesIn += 1;
+      this.#occupy(own.host, COST.messageMs + keys * COST.announceSendMs);
+      this.#occupy(keeper.host, COST.messageMs + keys * COST.announceReceiveMs);
+    }
+  }
+
+  forget(node: ShoalNode): void {
+    this.#ledgers.delete(node);
+    for (const ledger of this.#ledgers.values()) ledger.forget(node.host.name);
+    for (const records of this.#records) {
+      const at = records.indexOf(node);
+      if (at !== -1) records.splice(at, 1);
+    }
+  }
+
+  #addImage(image: SimImage): void {
+    for (const { blob, first, end } of image.layers) {
+      this.#rows[blob] = end - first;
+      for (const chunk of image.chunks.slice(first, end)) {
+        this.#digests[chunk.content] = chunk.digest;
+        const places = this.#places[chunk.content] as Place[];
+        const isKnown = places.some((place) => place.blob === blob && place.row === chunk.row);
+        if (!isKnown) places.push({ blob, row: chunk.row });
+      }
+    }
+  }
+
+  /** A question whose answer needs no turn of its own: ms until it is back, the peer's processors included. */
+  #ask(own: ShoalNode, peer: ShoalNode, kind: 'find' | 'have', bytes: number): number {
+    const { counters } = this.world;
+    counters.messages[kind] += 1;
+    counters.messageBytes += bytes;
+    own.host.messagesOut += 1;
+    peer.host.messagesIn += 1;
+    const here = this.#occupy(own.host, COST.messageMs);
+    const there = this.#occupy(peer.host, COST.messageMs);
+    return here + 2 * this.world.latencyMs(own.host, peer.host) + there;
+  }
+
+  /** Ms until a host has done `ms` of work that is put behind what it has. */
+  #occupy(host: Host, ms: number): number {
+    const nowMs = this.clock.nowMs();
+    const begin = Math.max(nowMs, host.busyUntilMs);
+    host.busyUntilMs = begin + ms / host.cores;
+    return begin - nowMs + ms;
+  }
+
+  /** Keepers of a content's record: nodes at a distance that follows from its number alone. */
+  #keeper(content: number, copy: number): ShoalNode {
+    return this.nodes[mix(content * 8 + copy) % this.nodes.length] as ShoalNode;
+  }
+
+  #coordinator({ blob, region }: Region): ShoalNode | undefined {
+    const start = mix(blob * 65_536 + region + 0x5bd1e995);
+    for (let step = 0; step < DIRECTORY_LIMITS.coordinators; step += 1) {
+      const node = this.nodes[(start + step) % this.nodes.length] as ShoalNode;
+      if (node.host.isUp) return node;
+    }
+    return undefined;
+  }
+
+  #ledgerOf(node: ShoalNode): ClaimLedger {
+    const known = this.#ledgers.get(node);
+    if (known !== undefined) return known;
+    const made = createClaimLedger({ clock: this.clock });
+    this.#ledgers.set(node, made);
+    return made;
+  }
+
+  #replyOf(answer: LedgerAnswer): ClaimReply {
+    if (answer.kind === 'granted') return { kind: 'granted' };
+    const holders: ShoalNode[] = [];
+    for (const name of answer.holders) {
+      const node = this.#byName.get(name);
+      if (node?.host.isUp === true) holders.push(node);
+    }
+    return holders.length > 0 ? { kind: 'ask', holders } : { kind: 'granted' };
+  }
+}
+
+/** Spreads whole numbers over 31 bits (the finalizer of MurmurHash3). */
+function mix(value: number): number {
+  let hash = value | 0;
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 1;
+}

@@ -1,0 +1,165 @@
+import { readFileSync, statSync } from 'node:fs';
+import { type Digest, parseDigest } from '../../src/core/digest.ts';
+import { ShoalError } from '../../src/errors.ts';
+import { type Catalog, imageOf, layerOf, type ReadPlan, type SimChunk, type SimImage, type SimLayer } from './image.ts';
+
+/** Larger recordings are refused: a start has thousands of cold reads, 200 bytes each. */
+const MAX_TRACE_BYTES = 256 * 1024 * 1024;
+
+/** A line that describes a layer: its chunk table's size, and what it has in the registry. */
+export interface TraceLayerLine {
+  readonly kind: 'layer';
+  readonly blob: string;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly compressedBytes: number;
+}
+
+/** A line for a cold read of one chunk. Times are ms since the recording began. */
+export interface TraceReadLine {
+  readonly kind: 'read';
+  readonly blob: string;
+  readonly row: number;
+  readonly digest: string;
+  readonly bytes: number;
+  readonly compressedBytes: number;
+  /** First byte on the layer's device. */
+  readonly offset: number;
+  readonly atMs: number;
+  readonly answeredMs: number;
+}
+
+/** The image and the reads that a recording (`shoal trace record`, JSON lines) tells of. Throws CONFIG_INVALID. */
+export function loadTrace(catalog: Catalog, init: { name: string; path: string }): SimImage {
+  const { path } = init;
+  let text: string;
+  try {
+    if (statSync(path).size > MAX_TRACE_BYTES) throw new Error(`larger than ${MAX_TRACE_BYTES} bytes`);
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new ShoalError('CONFIG_INVALID', `${path} can't be read: ${reason}`, { cause });
+  }
+  return parseTrace(catalog, text, init);
+}
+
+/** The same from its text; `path` is how errors call it. */
+export function parseTrace(catalog: Catalog, text: string, init: { name: string; path: string }): SimImage {
+  const layerLines: TraceLayerLine[] = [];
+  const reads: TraceReadLine[] = [];
+  for (const [at, line] of text.split('\n').entries()) {
+    if (line.trim() === '') continue;
+    const parsed = parseLine(line, `${init.path} line ${at + 1}`);
+    if (parsed.kind === 'layer') layerLines.push(parsed);
+    else reads.push(parsed);
+  }
+  if (reads.length === 0) throw new ShoalError('CONFIG_INVALID', `${init.path}: no read was recorded`);
+  return assemble(catalog, init, { layerLines, reads });
+}
+
+function parseLine(line: string, where: string): TraceLayerLine | TraceReadLine {
+  const refuse = (why: string): ShoalError => new ShoalError('CONFIG_INVALID', `${where}: ${why}`);
+  let value: Record<string, unknown>;
+  try {
+    value = JSON.parse(line) as Record<string, unknown>;
+  } catch {
+    throw refuse('not JSON');
+  }
+  if (typeof value !== 'object' || value === null) throw refuse('not an object');
+  if (value.kind !== 'layer' && value.kind !== 'read') throw refuse('"kind" must be layer or read');
+  const numbers =
+    value.kind === 'layer'
+      ? ['rows', 'bytes', 'compressedBytes']
+      : ['row', 'bytes', 'compressedBytes', 'offset', 'atMs', 'answeredMs'];
+  for (const key of numbers) {
+    const number = value[key];
+    if (typeof number !== 'number' || !(number >= 0) || number > Number.MAX_SAFE_INTEGER) {
+      throw refuse(`"${key}" must be a number of at least 0`);
+    }
+  }
+  try {
+    parseDigest(value.blob);
+    if (value.kind === 'read') parseDigest(value.digest);
+  } catch (error) {
+    throw refuse((error as Error).message);
+  }
+  return value as unknown as TraceLayerLine | TraceReadLine;
+}
+
+/** Chunks that were never read are one more chunk per layer: whole-layer pulls move them, lazy starts don't. */
+function assemble(
+  catalog: Catalog,
+  init: { name: string; path: string },
+  { layerLines, reads }: { layerLines: readonly TraceLayerLine[]; reads: readonly TraceReadLine[] },
+): SimImage {
+  const chunks: SimChunk[] = [];
+  const layers: SimLayer[] = [];
+  const places = new Map<string, number>();
+  for (const [index, line] of layerLines.entries()) {
+    const first = chunks.length;
+    const own = new Map<number, TraceReadLine>();
+    for (const read of reads) if (read.blob === line.blob) own.set(read.row, read);
+    for (const read of [...own.values()].sort((a, b) => a.row - b.row)) {
+      places.set(`${read.blob}/${read.row}`, chunks.length);
+      chunks.push(chunkOf(catalog, read, { index: chunks.length, layer: index, row: chunks.length - first }));
+    }
+    const rest = restOf(line, chunks.slice(first));
+    if (rest !== undefined) {
+      const digest = line.blob as Digest;
+      const place = { index: chunks.length, layer: index, row: chunks.length - first, offset: line.bytes };
+      chunks.push({ ...place, content: catalog.content(digest), digest, ...rest });
+    }
+    layers.push(layerOf(catalog, { index, digest: line.blob as Digest, first, chunks }));
+  }
+  const lost = reads.find(({ blob, row }) => !places.has(`${blob}/${row}`));
+  if (lost !== undefined) throw new ShoalError('CONFIG_INVALID', `${init.path}: no layer line for ${lost.blob}`);
+  const positions = reads.map(({ blob, row }) => places.get(`${blob}/${row}`) as number);
+  return imageOf({
+    name: init.name,
+    layers,
+    chunks,
+    files: [positions],
+    reads: { kind: 'trace', plan: planOf(reads, positions) },
+  });
+}
+
+function chunkOf(
+  catalog: Catalog,
+  read: TraceReadLine,
+  place: { index: number; layer: number; row: number },
+): SimChunk {
+  const digest = read.digest as Digest;
+  const { bytes, compressedBytes, offset } = read;
+  return { ...place, content: catalog.content(digest), digest, bytes, compressedBytes, offset };
+}
+
+function restOf(
+  line: TraceLayerLine,
+  read: readonly SimChunk[],
+): { bytes: number; compressedBytes: number } | undefined {
+  let { bytes, compressedBytes } = line;
+  for (const chunk of read) {
+    bytes -= chunk.bytes;
+    compressedBytes -= chunk.compressedBytes;
+  }
+  return bytes <= 0 ? undefined : { bytes, compressedBytes: Math.max(1, compressedBytes) };
+}
+
+/** A read may begin when those answered before it began are answered, and the container has worked for the time between. */
+function planOf(reads: readonly TraceReadLine[], positions: readonly number[]): ReadPlan {
+  const order = reads.map((read, at) => ({ read, at })).sort((a, b) => a.read.atMs - b.read.atMs);
+  const answers = reads.map(({ answeredMs }) => answeredMs).sort((a, b) => a - b);
+  const chunk = new Uint32Array(order.length);
+  const after = new Uint32Array(order.length);
+  const thinkMs = new Float32Array(order.length);
+  let answered = 0;
+  for (const [place, { read, at }] of order.entries()) {
+    while (answered < answers.length && (answers[answered] as number) <= read.atMs) answered += 1;
+    chunk[place] = positions[at] as number;
+    // Never more than can have been answered: clocks of a recording are rounded.
+    after[place] = Math.min(answered, place);
+    thinkMs[place] =
+      read.atMs - ((after[place] as number) === 0 ? 0 : (answers[(after[place] as number) - 1] as number));
+  }
+  return { chunk, after, thinkMs };
+}

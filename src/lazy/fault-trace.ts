@@ -1,0 +1,149 @@
+import type { Clock } from '../clock.ts';
+import type { ControlRoute } from '../control/server.ts';
+import type { Digest } from '../core/digest.ts';
+import { ShoalError } from '../errors.ts';
+import type { BlobDevice } from '../store/blob-device.ts';
+import type { Fillable } from '../trap/fault-loop.ts';
+
+/** What a trace is made of: first a line per layer, then one per chunk of each cold read (docs/simulation.md). */
+export type TraceLine =
+  | {
+      readonly kind: 'layer';
+      readonly blob: string;
+      readonly rows: number;
+      readonly bytes: number;
+      readonly compressedBytes: number;
+    }
+  | {
+      readonly kind: 'read';
+      readonly image: string;
+      readonly blob: string;
+      readonly row: number;
+      readonly digest: string;
+      readonly bytes: number;
+      readonly compressedBytes: number;
+      readonly offset: number;
+      readonly atMs: number;
+      readonly answeredMs: number;
+      /** From the last answer before it to its beginning, ms: what the container did meanwhile. */
+      readonly thinkMs: number;
+    };
+
+/** Records cold reads while somebody wants them; costs a lookup per fault otherwise. */
+export interface FaultTrace {
+  /** The device, its fills recorded while a recording is on. */
+  watch(device: BlobDevice | undefined): Fillable | undefined;
+  /** `POST /v1/trace` with `{"do": "start" | "take" | "stop", "image"?}`; each answers the lines since the last. */
+  readonly routes: readonly ControlRoute[];
+}
+
+/** Lines kept until they are taken, 300 bytes each; beyond, the recording ends with an error. */
+const MOST_LINES = 50_000;
+/** Lines of one answer: far below what the control client accepts. */
+const LINES_PER_ANSWER = 2_000;
+
+/** `imagesOf`: names of the images a layer belongs to. */
+export function createFaultTrace(components: {
+  clock: Pick<Clock, 'nowMs'>;
+  imagesOf: (blob: Digest) => readonly string[];
+}): FaultTrace {
+  let recording: Recording | undefined;
+
+  function handle(body: unknown): { lines: readonly TraceLine[] } {
+    const { do: action, image } = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>;
+    if (action === 'start') {
+      recording = new Recording(components, typeof image === 'string' ? image : undefined);
+      return { lines: [] };
+    }
+    if (action !== 'take' && action !== 'stop') {
+      throw new ShoalError('INVALID_ARGUMENT', '"do" must be start, take or stop');
+    }
+    if (recording === undefined) throw new ShoalError('FAILED_PRECONDITION', 'nothing is being recorded');
+    const lines = recording.take(LINES_PER_ANSWER);
+    if (action === 'stop' && lines.length < LINES_PER_ANSWER) recording = undefined;
+    return { lines };
+  }
+
+  return {
+    watch(device) {
+      return device === undefined || recording === undefined ? device : recording.watch(device);
+    },
+    routes: [{ method: 'POST', path: '/v1/trace', handle: ({ body }) => handle(body) }],
+  };
+}
+
+class Recording {
+  readonly #clock: Pick<Clock, 'nowMs'>;
+  readonly #imagesOf: (blob: Digest) => readonly string[];
+  readonly #image: string | undefined;
+  readonly #beganMs: number;
+  readonly #known = new Set<Digest>();
+  #lines: TraceLine[] = [];
+  #lastAnswerMs = 0;
+  #isOverfull = false;
+
+  constructor(
+    components: { clock: Pick<Clock, 'nowMs'>; imagesOf: (blob: Digest) => readonly string[] },
+    image: string | undefined,
+  ) {
+    this.#clock = components.clock;
+    this.#imagesOf = components.imagesOf;
+    this.#image = image;
+    this.#beganMs = this.#clock.nowMs();
+  }
+
+  watch(device: BlobDevice): Fillable {
+    const images = this.#imagesOf(device.blob);
+    if (this.#image !== undefined && !images.includes(this.#image)) return device;
+    return {
+      name: device.name,
+      fill: async (offset, length, options) => {
+        const atMs = this.#nowMs();
+        const thinkMs = atMs - this.#lastAnswerMs;
+        await device.fill(offset, length, options);
+        this.#lastAnswerMs = this.#nowMs();
+        this.#note(device, { offset, length, atMs, thinkMs, image: this.#image ?? images[0] ?? '' });
+      },
+    };
+  }
+
+  take(most: number): readonly TraceLine[] {
+    if (this.#isOverfull) {
+      throw new ShoalError(
+        'TOO_LARGE',
+        `more than ${MOST_LINES} reads were recorded and not taken; nothing is complete`,
+      );
+    }
+    return this.#lines.splice(0, most);
+  }
+
+  #nowMs(): number {
+    return Math.round((this.#clock.nowMs() - this.#beganMs) * 1_000) / 1_000;
+  }
+
+  #note(
+    { blob, table, info }: BlobDevice,
+    read: { offset: number; length: number; atMs: number; thinkMs: number; image: string },
+  ): void {
+    if (!this.#known.has(blob)) {
+      this.#known.add(blob);
+      const { count: rows, dataBytes: bytes } = table;
+      this.#push({ kind: 'layer', blob, rows, bytes, compressedBytes: info.size });
+    }
+    const { atMs, thinkMs, image } = read;
+    const { first, end } = table.covering(read.offset, read.length);
+    for (let row = first; row < end; row += 1) {
+      const { digest, length: bytes, deviceOffset: offset, extent } = table.row(row);
+      // Chunks of one extent share what it costs.
+      const { length: extentBytes, decodedLength } = table.extent(extent);
+      const compressedBytes = Math.max(1, Math.round((extentBytes * bytes) / Math.max(bytes, decodedLength)));
+      const line = { kind: 'read', image, blob, row, digest, bytes, compressedBytes, offset } as const;
+      this.#push({ ...line, atMs, answeredMs: this.#lastAnswerMs, thinkMs: Math.max(0, thinkMs) });
+    }
+  }
+
+  #push(line: TraceLine): void {
+    if (this.#lines.length >= MOST_LINES) this.#isOverfull = true;
+    else this.#lines.push(line);
+  }
+}

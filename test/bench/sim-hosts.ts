@@ -1,0 +1,123 @@
+/**
+ * The simulator against hosts of their own (network namespaces behind `tc tbf`, real containerd and shoal): one host's
+ * start is recorded (without prefetch, or it would not read cold), then all start the same cold image together, for real and simulated from the recording.
+ * `npm run bench -- sim-hosts [--hosts N] [--registry MBIT] [--rate MBIT]`. Fails when time, registry egress or bytes from
+ * neighbours differ by more than 15 %.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { runPolicy } from '../../sim/run.ts';
+import { parseScenario } from '../../sim/scenario/parse.ts';
+import { type HostFacts, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
+import { prepareImages } from '../lab/images.ts';
+import { connected, spent, swarmSection } from '../lab/swarm.ts';
+
+const { values } = parseArgs({
+  options: {
+    hosts: { type: 'string', default: '8' },
+    registry: { type: 'string', default: '20' },
+    rate: { type: 'string', default: '1000' },
+  },
+});
+const COUNT = Number(values.hosts);
+const MIB = 1024 * 1024;
+const TOLERANCE = 0.15;
+/** What tbf leaves for payload: Ethernet, IP and TCP headers of full frames. */
+const PAYLOAD = 1_448 / 1_514;
+const images = await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
+
+interface Outcome {
+  readonly ms: number;
+  readonly registry: number;
+  readonly neighbour: number;
+}
+
+function configOf(host: HostFacts): string {
+  return `${swarmSection(host)}\n[fetch]\nprefetch = false\n`;
+}
+
+function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
+  const rates = { rate: `${values.rate}mbit`, registryRate: `${values.registry}mbit` };
+  return withHosts({ count, storage: images.storage, ...rates, config: configOf }, async (hosts) => {
+    await connected(hosts, hosts.hosts, count - 1);
+    return await use(hosts);
+  });
+}
+
+async function start(host: LabHost, { registry }: LabHosts): Promise<void> {
+  const { status, stderr } = await host.run(`${registry}/${images.estargz}`, 'python3 /srv/app/hello.py');
+  if (status !== 0) throw new Error(`the container of ${host.name} failed: ${stderr}`);
+}
+
+/** The cold reads of one host alone, as `shoal trace record` writes them. */
+async function record(): Promise<string> {
+  return await lab(1, async (one) => {
+    const [host] = one.hosts as [LabHost];
+    await host.shoal.post('/v1/trace', { do: 'start' });
+    await start(host, one);
+    const lines: unknown[] = [];
+    for (;;) {
+      const { lines: more } = await host.shoal.post<{ lines: unknown[] }>('/v1/trace', { do: 'stop' });
+      lines.push(...more);
+      if (more.length < 2_000) return lines.map((line) => JSON.stringify(line)).join('\n');
+    }
+  });
+}
+
+async function real(): Promise<Outcome> {
+  return await lab(COUNT, async (many) => {
+    let ms = 0;
+    const bill = await spent(many.hosts, async () => {
+      const begun = performance.now();
+      await Promise.all(many.hosts.map((host) => start(host, many)));
+      ms = performance.now() - begun;
+    });
+    return { ms, registry: bill.fetchedBytes, neighbour: bill.bytes.neighbour ?? 0 };
+  });
+}
+
+async function simulated(trace: string): Promise<Outcome> {
+  const folder = mkdtempSync(join(tmpdir(), 'shoal-sim-hosts-'));
+  try {
+    writeFileSync(join(folder, 'start.jsonl'), trace);
+    const text = `
+title = "Does it agree?"
+[nodes]
+count = ${COUNT}
+up_mbit_per_s = ${Number(values.rate) * PAYLOAD}
+down_mbit_per_s = ${Number(values.rate) * PAYLOAD}
+[registry]
+egress_mbit_per_s = ${Number(values.registry) * PAYLOAD}
+latency_ms = 5
+[image.app]
+trace = "start.jsonl"
+[arrival.all]
+image = "app"
+`;
+    const path = join(folder, 'hosts.toml');
+    const scenario = parseScenario(text, { name: path });
+    const result = await runPolicy(scenario, 'shoal', { path, signal: new AbortController().signal });
+    return { ms: result.totalMs, registry: result.bytes.registry, neighbour: result.bytes.neighbour };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const trace = await record();
+console.log(`recorded ${trace.split('\n').length} lines`);
+const [measured, modelled] = [await real(), await simulated(trace)];
+let worst = 0;
+for (const [name, key, unit] of [
+  ['until all have printed, s', 'ms', 1_000],
+  ['from the registry, MiB', 'registry', MIB],
+  ['from neighbours, MiB', 'neighbour', MIB],
+] as const) {
+  const ratio = modelled[key] / measured[key];
+  worst = Math.max(worst, Math.abs(ratio - 1));
+  const figures = [measured[key] / unit, modelled[key] / unit].map((value) => value.toFixed(2).padStart(9));
+  console.log(`${name.padEnd(28)} real ${figures[0]}  simulated ${figures[1]}  ratio ${ratio.toFixed(3)}`);
+}
+process.exitCode = worst > TOLERANCE ? 1 : 0;
