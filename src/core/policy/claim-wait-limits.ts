@@ -12,6 +12,8 @@ export const CLAIM_WAIT_LIMITS = {
   waitMs: 8_000,
   /** The same for reads nobody waits for, ms: a slow registry must not make every node fetch a layer by itself. */
   prefetchWaitMs: 60_000,
+  /** Time for nodes that have the chunk but were too busy, or known too late, before the one that may fetch it does, ms. */
+  knownMs: 2_000,
   /** How often a read that waits looks whether somebody waits for it by now, ms: thousands of rows may wait. */
   lookAgainMs: 500,
   /** Pauses before the claim is made again when no holder had it, ms: the first covers a holder that is a moment behind. */

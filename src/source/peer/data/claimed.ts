@@ -24,6 +24,8 @@ export interface ClaimedComponents {
    * granted, and other nodes are told to get them here.
    */
   readonly complete?: (blob: Digest, first: number, end: number) => void;
+  /** Neighbours that are known to hold the chunk by now: they were too busy, or known too late, when they were asked. */
+  readonly known?: (ref: ChunkRef) => readonly Neighbour[];
   readonly hedging: Hedging;
   readonly clock: Clock;
 }
@@ -123,7 +125,7 @@ class ClaimingStore implements ClaimedStore {
     const leftMs = (): number => startedMs + (options.urgency === 'prefetch' ? prefetchWaitMs : waitMs) - clock.nowMs();
     for (let round = 0; ; round += 1) {
       const answer = await orAborted(unit.answer, signal);
-      if (answer.kind === 'granted') return await this.#fetch(unit, ref, options);
+      if (answer.kind === 'granted') return await this.#fetch(unit, ref, { options, startedMs });
       const forMs = Math.min(waitMs, leftMs());
       const chunk =
         forMs <= 0 ? undefined : await this.#fromHolders(unit, ref, answer.holders, { options, startedMs, forMs });
@@ -143,8 +145,19 @@ class ClaimingStore implements ClaimedStore {
     }
   }
 
-  async #fetch(unit: Unit, ref: ChunkRef, options: GetOptions): Promise<Chunk> {
-    const { complete } = this.#components;
+  async #fetch(
+    unit: Unit,
+    ref: ChunkRef,
+    { options, startedMs }: { options: GetOptions; startedMs: number },
+  ): Promise<Chunk> {
+    const { complete, known } = this.#components;
+    const holders = known?.(ref) ?? [];
+    if (holders.length > 0) {
+      // The coordinator does not know them, and sends one node at a time: they can bear that.
+      const forMs = CLAIM_WAIT_LIMITS.knownMs;
+      const chunk = await this.#fromHolders(unit, ref, holders, { options, startedMs, forMs });
+      if (chunk !== undefined) return chunk;
+    }
     this.#stats.granted += 1;
     if (!unit.completing && unit.end - unit.first > 1) {
       unit.completing = true;

@@ -86,6 +86,7 @@ export function createDataPlane(
     ...{ outside, directory, table, hedging, clock },
     ask: (holders, options) => counted(neighbours.asking(holders, options)),
     complete: (blob, first, end) => completeRows(blobs, blob, first, end),
+    known: (ref) => neighbours.known(ref),
   });
   const chunksWith = ({ blob, index }: ChunkRef): number => {
     const rows = table(blob);

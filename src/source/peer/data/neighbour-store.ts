@@ -28,6 +28,8 @@ export interface NeighbourStore extends ChunkStore {
    * they get the chunk themselves. Throws CHUNK_MISSING when none of them yields it.
    */
   asking(holders: readonly Neighbour[], init: { waitMs: number }): ChunkStore;
+  /** Neighbours whose bitmaps, as far as they came, have the chunk; in any order, at most a few. No network. */
+  known(ref: ChunkRef): readonly Neighbour[];
   stats(): SwarmDownloadStats;
 }
 
@@ -140,6 +142,16 @@ class Neighbours implements NeighbourStore {
       },
       close: async () => {},
     };
+  }
+
+  known(ref: ChunkRef): readonly Neighbour[] {
+    const rows = this.#components.table(ref.blob);
+    if (rows === undefined || !(ref.index < rows.count) || rows.row(ref.index).digest !== ref.digest) return [];
+    const nowMs = this.#components.clock.nowMs();
+    const holders = this.#session(ref.blob).holders(ref.index);
+    const willing = holders.filter(({ id }) => !this.#scores.stats(id, nowMs).banned);
+    const from = Math.floor(this.#random() * willing.length);
+    return [...willing.slice(from), ...willing.slice(0, from)].slice(0, NEIGHBOUR_LIMITS.maxAsked);
   }
 
   stats(): SwarmDownloadStats {
