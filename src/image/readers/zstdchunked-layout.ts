@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto';
 import { BLOCK_BYTES } from '../../core/block-map.ts';
+import { MAX_CHUNK_BYTES } from '../../core/chunk.ts';
 import type { ChunkTable } from '../../core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../core/chunk-table-builder.ts';
 import type { ByteString, FileExtent, FileNode, LayerTree } from '../layer-tree.ts';
@@ -37,6 +39,10 @@ interface Placed {
   readonly digest: Uint8Array;
 }
 
+/** Bytes of zeros hashed for one layer, to tell whether chunks too large to fetch are holes: a tenth of a second. */
+const ZEROS_HASHED_BYTES = 256 * 1024 * 1024;
+const ZEROS = new Uint8Array(1024 * 1024);
+
 /** Chunks laid out before other work gets a turn: about 5 ms. */
 const CHUNKS_PER_TURN = 4000;
 
@@ -47,6 +53,7 @@ const CHUNKS_PER_TURN = 4000;
  */
 export class ZstdchunkedLayout {
   readonly #files: PlacedFile[] = [];
+  #zerosLeft = ZEROS_HASHED_BYTES;
   #last: FrameFile | undefined;
 
   /** A `reg` entry; its `chunk` entries follow through `addChunk`. */
@@ -55,7 +62,7 @@ export class ZstdchunkedLayout {
     const file: FrameFile = { path, size, digest, endOffset, chunks: [] };
     this.#last = file;
     if (size === 0) return;
-    push(file, entry, entry.chunkSize === 0 ? size : entry.chunkSize);
+    this.#push(file, entry, entry.chunkSize === 0 ? size : entry.chunkSize);
     this.#files.push({ node, file });
   }
 
@@ -65,7 +72,7 @@ export class ZstdchunkedLayout {
     if (file === undefined || file.chunks.length === 0 || (entry.name !== file.path && entry.name !== '')) {
       throw invalid(entry.name, 'is a chunk that does not follow its file');
     }
-    push(file, entry, entry.chunkSize === 0 ? file.size - entry.chunkOffset : entry.chunkSize);
+    this.#push(file, entry, entry.chunkSize === 0 ? file.size - entry.chunkOffset : entry.chunkSize);
   }
 
   /** Gives every file that is in `tree` its place on the device (sets `extents`). `dataEnd`: where the frames end. */
@@ -91,23 +98,33 @@ export class ZstdchunkedLayout {
     for (const { digest, ...chunk } of placed) builder.addRaw({ ...chunk, codec: 'zstd', innerOffset: 0 }, digest);
     return { chunks: builder.build() };
   }
-}
 
-function push(file: FrameFile, entry: TocEntry, length: number): void {
-  const at = endOf(file);
-  if (entry.chunkOffset !== at) {
-    const how = entry.chunkOffset < at ? 'overlap' : 'leave a gap';
-    throw invalid(file.path, `has chunks that ${how} at ${Math.min(at, entry.chunkOffset)}`);
+  #push(file: FrameFile, entry: TocEntry, length: number): void {
+    const at = endOf(file);
+    if (entry.chunkOffset !== at) {
+      const how = entry.chunkOffset < at ? 'overlap' : 'leave a gap';
+      throw invalid(file.path, `has chunks that ${how} at ${Math.min(at, entry.chunkOffset)}`);
+    }
+    if (!(length > 0) || !(at + length <= file.size)) {
+      throw invalid(file.path, `has ${length} bytes at ${at} of ${file.size}`);
+    }
+    file.chunks.push({
+      fileOffset: at,
+      length,
+      frameOffset: entry.offset,
+      digest: this.#isHole(file, entry, length) ? undefined : chunkDigest(file, entry, length),
+    });
   }
-  if (!(length > 0) || !(at + length <= file.size)) {
-    throw invalid(file.path, `has ${length} bytes at ${at} of ${file.size}`);
+
+  /** Writers mark runs of zeros, but a file that is nothing else they leave one chunk, however long it is. */
+  #isHole(file: FrameFile, entry: TocEntry, length: number): boolean {
+    if (entry.zeros) return true;
+    if (length <= MAX_CHUNK_BYTES || length > this.#zerosLeft) return false;
+    this.#zerosLeft -= length;
+    const hash = createHash('sha256');
+    for (let left = length; left > 0; left -= ZEROS.byteLength) hash.update(ZEROS.subarray(0, left));
+    return hash.digest().equals(chunkDigest(file, entry, length));
   }
-  file.chunks.push({
-    fileOffset: at,
-    length,
-    frameOffset: entry.offset,
-    digest: entry.zeros ? undefined : chunkDigest(file, entry, length),
-  });
 }
 
 function endOf(file: FrameFile): number {
