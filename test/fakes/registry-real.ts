@@ -35,9 +35,9 @@ export class RealRegistry {
 
   /** Starts it; `htpasswd` (lines `user:bcrypt`) turns Basic authentication on, `token` that of a token server. */
   static async start(
-    init: { htpasswd?: string; tls?: TestCertificate; token?: TokenServer } = {},
+    init: { htpasswd?: string; tls?: TestCertificate; token?: TokenServer; folder?: string } = {},
   ): Promise<RealRegistry> {
-    const directory = await mkdtemp(join(tmpdir(), 'shoal-registry-'));
+    const directory = await mkdtemp(join(init.folder ?? tmpdir(), 'shoal-registry-'));
     const host = `127.0.0.1:${await freePort()}`;
     if (init.htpasswd !== undefined || init.token !== undefined) ownsSecrets(host);
     const config: Record<string, unknown> = {
