@@ -1,5 +1,5 @@
 import { BLOCK_BYTES } from '../core/block-map.ts';
-import { type Chunk, verifyChunk } from '../core/chunk.ts';
+import type { Chunk } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { hasCode, ShoalError } from '../errors.ts';
 import { ERRNO } from '../kernel/errno.ts';
@@ -7,6 +7,7 @@ import type { FilePlace } from '../kernel/reflink.ts';
 import { readFully } from './file-io.ts';
 import type { Reflink } from './reflink.ts';
 import { storeIo } from './sealed-file.ts';
+import { verifyChunk } from './verify-chunk.ts';
 
 /** Reads the chunks of a device file, verified; they can share their disk blocks with other devices. */
 export interface DeviceReader {

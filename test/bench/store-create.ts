@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { Level } from 'level';
 import { systemClock } from '../../src/clock.ts';
-import { type Chunk, type ChunkRef, verifyChunk } from '../../src/core/chunk.ts';
+import type { Chunk, ChunkRef } from '../../src/core/chunk.ts';
 import type { ChunkTable } from '../../src/core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../src/core/chunk-table-builder.ts';
 import { sha256 } from '../../src/core/digest.ts';
@@ -14,6 +14,7 @@ import { openBlobStore } from '../../src/store/blob-store.ts';
 import { createLocalStore } from '../../src/store/local-store.ts';
 import { prefetchAll } from '../../src/store/readahead.ts';
 import { route } from '../../src/store/route.ts';
+import { verifyChunk } from '../../src/store/verify-chunk.ts';
 import { claimFolder } from './support/work-folder.ts';
 
 const count = Number(process.argv[2] ?? 100_000);
