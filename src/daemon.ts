@@ -168,6 +168,7 @@ export async function runDaemon(
       direct: mirrors.past(createBlobOpener(direct)),
       blobs,
       readers,
+      documents: swarm?.plane.documents,
       log,
       ...(plain === undefined ? {} : { plain }),
     });
