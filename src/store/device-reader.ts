@@ -1,4 +1,5 @@
 import { BLOCK_BYTES } from '../core/block-map.ts';
+import { freeBytes, takeBytes } from '../core/byte-pool.ts';
 import type { Chunk } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { hasCode, ShoalError } from '../errors.ts';
@@ -58,7 +59,7 @@ export function createDeviceReader(
     const { deviceOffset, length, digest } = table.row(row);
     const { start, end } = table.spanOf(row);
     const lead = deviceOffset - start;
-    const padded = new Uint8Array(end - start);
+    const padded = takeBytes(end - start);
     const isZeros = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0);
     try {
       const got = await readFully(fd, padded, start);
@@ -69,7 +70,7 @@ export function createDeviceReader(
       const onDisk = worthwhile
         ? { shareWith: (to: number, offset: number) => share(row, padded, { fd: to, offset }) }
         : undefined;
-      return await verifyChunk({ digest, length }, padded.subarray(lead, lead + length), { onDisk });
+      return await verifyChunk({ digest, length }, padded.subarray(lead, lead + length), { owned: true, onDisk });
     } catch (error) {
       if (hasCode(error, 'CHUNK_CORRUPT')) return undefined;
       const failure = storeIo(error, `cannot read layer data of ${name}`);
@@ -88,9 +89,11 @@ export function createDeviceReader(
     const from = { fd, offset: table.row(row).deviceOffset };
     if (!(await reflink.share(from, to, padded.byteLength))) return false;
     // What was verified may have come from the page cache, what is shared is on disk: read it from there and compare.
-    const back = new Uint8Array(padded.byteLength);
+    const back = takeBytes(padded.byteLength);
     const got = await readFully(to.fd, back, to.offset).catch(() => 0);
-    if (got === back.byteLength && Buffer.compare(back, padded) === 0) return true;
+    const isSame = got === back.byteLength && Buffer.compare(back, padded) === 0;
+    freeBytes(back);
+    if (isSame) return true;
     rotten(row);
     return false;
   }
@@ -111,7 +114,9 @@ export function createDeviceReader(
           if (!present(row)) continue;
           signal.throwIfAborted();
           checked += 1;
-          if ((await read(row)) === undefined) wrong(row);
+          const chunk = await read(row);
+          if (chunk === undefined) wrong(row);
+          else freeBytes(chunk.bytes);
         }
       };
       await Promise.all(Array.from({ length: VERIFY_PARALLEL }, worker));

@@ -119,7 +119,11 @@ class SwarmDocuments implements Documents {
           ? await inner.locate(digest)
           : { digest, length: record.length, blob: digest, index: 0 };
       },
-      read: (ref, options) => (ref.blob === ref.digest ? store.read(ref.digest) : inner.read(ref, options)),
+      async read(ref, options) {
+        if (ref.blob !== ref.digest) return await inner.read(ref, options);
+        const chunk = await store.read(ref.digest);
+        return chunk === undefined ? undefined : { bytes: chunk.bytes, release() {} };
+      },
       underWay: (digest, urgency) => inner.underWay(digest, urgency) ?? this.#coming.get(digest)?.promise,
     };
   }
