@@ -64,7 +64,7 @@ async function measure(file: string, client: SnapshotsClient, round: string, int
     calls.push(client.prepare(key, '').then(() => void micros.push((performance.now() - start) * 1_000)));
   }
   await Promise.all(calls);
-  for (let index = 0; index < PREPARES; index += 1) await client.remove(`${round}-${index}`);
+  await Promise.all(Array.from({ length: PREPARES }, (_, index) => client.remove(`${round}-${index}`)));
   micros.sort((a, b) => a - b);
   const at = (share: number): number => micros[Math.floor(micros.length * share)] as number;
   into.prepares.push({ p50: at(0.5), p99: at(0.99) });
@@ -129,12 +129,14 @@ upload_bytes_per_second = ${values.rate}\n`;
   const idle: Times = { reads: [], prepares: [] };
   const serving: Times = { reads: [], prepares: [] };
   const rates: number[] = [];
+  console.log('measuring');
   await measure(big, client, 'warm-up', { reads: [], prepares: [] });
   for (let round = 0; round < ROUNDS; round += 1) {
     await measure(big, client, `idle${round}`, idle);
     const them = await neighbours(init);
     await measure(big, client, `serving${round}`, serving);
     rates.push(...them.rates);
+    console.log(`round ${round + 1} of ${ROUNDS}`);
     await them.stop();
   }
   client.close();
