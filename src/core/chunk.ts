@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { blake3 } from '@napi-rs/blake-hash';
 import { ShoalError } from '../errors.ts';
-import { type Digest, digestAlgorithm, digestHex } from './digest.ts';
+import { type Digest, digestAlgorithm, digestHex, isContentDigest } from './digest.ts';
 
 declare const chunkBrand: unique symbol;
 
@@ -13,7 +13,7 @@ const HASH_INLINE_BYTES = 64 * 1024;
 
 /** Names one chunk: what its bytes must hash to, and where a source that knows the blob finds it. */
 export interface ChunkRef {
-  /** Digest of the uncompressed chunk bytes. */
+  /** Digest of the uncompressed chunk bytes, or a name (`spanName`) when only their compressed range has one. */
   readonly digest: Digest;
   /** Uncompressed length in bytes, > 0. */
   readonly length: number;
@@ -32,7 +32,7 @@ export interface DiskCopy {
   shareWith(fd: number, offset: number): Promise<boolean>;
 }
 
-/** Verified bytes: a Chunk can only be made by `verifyChunk`, so one that exists matches its digest. */
+/** Verified bytes: a Chunk can only be made by `verifyChunk`, so one that exists matches its digest, or by `spanChunk`. */
 export interface Chunk {
   readonly [chunkBrand]: true;
   readonly digest: Digest;
@@ -56,11 +56,35 @@ export async function verifyChunk(
   if (bytes.byteLength !== ref.length) {
     throw new ShoalError('CHUNK_CORRUPT', `chunk ${ref.digest} has ${bytes.byteLength} bytes, expected ${ref.length}`);
   }
+  if (!isContentDigest(ref.digest)) throw new ShoalError('CHUNK_CORRUPT', `nothing says what ${ref.digest} must be`);
   const found = await hashHex(digestAlgorithm(ref.digest), bytes);
   if (found !== digestHex(ref.digest)) {
     throw new ShoalError('CHUNK_CORRUPT', `chunk ${ref.digest} has digest ${found}`);
   }
   return { digest: ref.digest, bytes, owned, onDisk } as Chunk;
+}
+
+/** Throws CHUNK_CORRUPT unless the compressed range hashes to `digest` (sha256, 32 bytes). On the thread pool when large. */
+export async function verifySpan(coded: Uint8Array, digest: Uint8Array): Promise<void> {
+  const found = await hashHex('sha256', coded);
+  if (found === asBuffer(digest).toString('hex')) return;
+  throw new ShoalError('CHUNK_CORRUPT', `a compressed range has digest sha256:${found}`);
+}
+
+/**
+ * A chunk without a digest of its own, cut out of what its compressed range decoded to. Only for who knows that
+ * `verifySpan` accepted that range before it was decoded. Throws CHUNK_CORRUPT when it has another length, and for a chunk
+ * that does have a digest.
+ */
+export function spanChunk(
+  { digest, length }: Pick<ChunkRef, 'digest' | 'length'>,
+  bytes: Uint8Array,
+  { owned = false }: { owned?: boolean } = {},
+): Chunk {
+  if (isContentDigest(digest) || bytes.byteLength !== length) {
+    throw new ShoalError('CHUNK_CORRUPT', `${bytes.byteLength} bytes of a compressed range are not chunk ${digest}`);
+  }
+  return { digest, bytes, owned } as Chunk;
 }
 
 /** The chunk for several users, none of whom may free it. */

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { BLOCK_BYTES, type BlockMap } from '../core/block-map.ts';
-import { type Chunk, type ChunkRef, verifyChunk } from '../core/chunk.ts';
+import { type Chunk, type ChunkRef, spanChunk, verifyChunk } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { type Digest, digestHex } from '../core/digest.ts';
 import { freeBytes } from '../core/free-bytes.ts';
@@ -220,7 +220,8 @@ class SparseDevice implements BlobDevice {
       if (this.hasChunk(sibling) || this.#flights.has(sibling)) continue;
       const start = inner[sibling] as number;
       const size = length[sibling] as number;
-      yield { row: sibling, chunk: await verifyChunk(this.ref(sibling), decoded.subarray(start, start + size)) };
+      const verify = this.table.shareable ? verifyChunk : spanChunk;
+      yield { row: sibling, chunk: await verify(this.ref(sibling), decoded.subarray(start, start + size)) };
       hashed += size;
       if (hashed < HASH_TURN_BYTES) continue;
       hashed = 0;

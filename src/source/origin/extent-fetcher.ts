@@ -1,4 +1,5 @@
 import type { ByteBudget, Claim } from '../../core/byte-budget.ts';
+import { verifySpan } from '../../core/chunk.ts';
 import type { Extent } from '../../core/chunk-table.ts';
 import { ShoalError } from '../../errors.ts';
 import type { decodeExtent, SpanStart } from '../../image/codec.ts';
@@ -15,7 +16,7 @@ export interface DecodedExtent {
 
 /** Decoded extents of one blob, each fetched by one caller for all. */
 export interface ExtentFetcher {
-  /** The first `extent.decodedLength` decoded bytes; unverified. Throws what the blob or the decoder throws. */
+  /** The first `extent.decodedLength` decoded bytes; unverified unless the extent has a digest. Throws what the blob or the decoder throws. */
   get(row: number, extent: Extent, options: GetOptions): Promise<DecodedExtent>;
   /** Aborts everything under way. */
   close(): void;
@@ -134,6 +135,7 @@ class BatchingFetcher implements ExtentFetcher, Claim {
     let unused = false;
     try {
       const decoded = await decode(async () => {
+        if (extent.digest !== undefined) await verifySpan(bytes, extent.digest);
         const start = await this.#start(extent);
         return await this.#components.decode(extent.codec, bytes, extent.decodedLength, { signal, start });
       });

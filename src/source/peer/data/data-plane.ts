@@ -12,7 +12,7 @@ import { count, type SourceCounters } from '../../../store/count.ts';
 import { dedup } from '../../../store/dedup.ts';
 import type { FetchLedger } from '../../../store/ledger.ts';
 import type { LocalStore } from '../../../store/local-store.ts';
-import { route } from '../../../store/route.ts';
+import { route, withoutDigest } from '../../../store/route.ts';
 import { createSharingStore } from '../../../store/shared-chunks.ts';
 import type { PeerDirectory } from '../directory.ts';
 import { createChunkClient } from './chunk-client.ts';
@@ -95,7 +95,7 @@ export function createDataPlane(
     return end - first;
   };
   const swarm = hedged({ neighbours: counted(neighbours), outside, hedging, clock, chunksWith });
-  const all = route(components.own ?? local, swarm, claims);
+  const all = withoutDigest(outside, route(components.own ?? local, swarm, claims));
   const inner = dedup(ledger === undefined ? all : ledger.watch(all));
   const cascade = createSharingStore({ inner, local, blobs, shareable });
   const server: ChunkServer = createChunkServer(

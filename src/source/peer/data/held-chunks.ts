@@ -15,12 +15,12 @@ export function createHeldChunks(components: {
   return {
     haveMap(blob) {
       const device = shareable(blob) ? blobs.opened(blob) : undefined;
-      return device === undefined ? undefined : mapOf(device);
+      return device?.table.shareable === true ? mapOf(device) : undefined;
     },
     async *all() {
       for (const blob of await blobs.list()) {
         const device = shareable(blob) ? await blobs.open(blob) : undefined;
-        if (device !== undefined) yield* digestsOf(device);
+        if (device?.table.shareable === true) yield* digestsOf(device);
       }
     },
   };
