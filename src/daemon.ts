@@ -13,7 +13,7 @@ import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
 import { backgroundRules } from './lazy/background-rules.ts';
 import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
-import { createConfiguredPlainLayers } from './lazy/configured-layers.ts';
+import { createConfiguredPlainLayers, createConfiguredSociLayers } from './lazy/configured-layers.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
 import { createFaultTrace } from './lazy/fault-trace.ts';
@@ -157,18 +157,20 @@ export async function runDaemon(
     const { tocBytesMax, layerEntriesMax } = config.limits;
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
     const plain = createConfiguredPlainLayers(config, { blobs, registry, log, onFetched: cascade.onFetched }, stack);
+    const manifests = createManifestLookup({
+      async fetch(reference, digest, { signal }) {
+        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
+      },
+    });
+    const soci = createConfiguredSociLayers(config, { blobs, registry, manifests, log });
     const opener = createLayerOpener({
       registry: createBlobOpener(registry),
       direct: mirrors.past(createBlobOpener(direct)),
       blobs,
       readers,
       log,
+      ...(soci === undefined ? {} : { soci }),
       ...(plain === undefined ? {} : { plain }),
-    });
-    const manifests = createManifestLookup({
-      async fetch(reference, digest, { signal }) {
-        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
-      },
     });
     const lazyLayers = createLazyLayers({
       ...{ opener, manifests, runs, blobs, images, given: given.labels, asked, log },

@@ -14,6 +14,7 @@ import type { BlobStore } from '../store/blob-store.ts';
 import { createLayerDevices } from './layer-devices.ts';
 import { createPatience } from './patience.ts';
 import type { PlainLayers } from './plain-layers.ts';
+import type { SociLayers } from './soci-layers.ts';
 
 /** Turns layers of a registry into devices of the blob store: index fetched by range, verified, stored. */
 export interface LayerOpener {
@@ -61,6 +62,8 @@ export function createLayerOpener(components: {
   direct?: (reference: Reference) => Promise<BlobOpener | undefined>;
   blobs: BlobStore;
   readers: readonly LayerReader[];
+  /** Reads plain layers that have a SOCI index. */
+  soci?: SociLayers;
   /** Reads what no reader knows; without it that is UNSUPPORTED_LAYER. */
   plain?: PlainLayers;
   log: Logger;
@@ -127,7 +130,7 @@ export function createLayerOpener(components: {
     }
   }
 
-  /** With the layer's own index when it has one that a reader knows, else as a plain layer. */
+  /** With the layer's own index when it has one that a reader knows, else by a SOCI index, else as a plain layer. */
   async function read(
     opener: BlobOpener,
     layer: LayerDescriptor,
@@ -148,8 +151,12 @@ export function createLayerOpener(components: {
     } catch (error) {
       // The tar of a Nydus bootstrap holds the bootstrap: as a layer it would be wrong.
       const isPlain = mayBeTar(layer) && !isNydusBootstrap(layer);
-      if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER') || !isPlain) throw error;
-      return await plain.open(blob, { ...source, manifest }, { signal, onBytes: tellWaiting });
+      if (!hasCode(error, 'UNSUPPORTED_LAYER') || !isPlain) throw error;
+      const origin = { ...source, manifest };
+      const indexed = await components.soci?.open(blob, origin, { signal });
+      if (indexed !== undefined) return indexed;
+      if (plain === undefined) throw error;
+      return await plain.open(blob, origin, { signal, onBytes: tellWaiting });
     }
     const { format, content } = found;
     const device = await blobs.create(layer.digest, {
