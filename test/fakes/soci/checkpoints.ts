@@ -12,14 +12,20 @@ export interface Checkpoint {
 const WINDOW_BYTES = 32 * 1024;
 const STEP_BYTES = 16 * 1024;
 
-/** Checkpoints of a gzip stream as SOCI places them: the first block, then each one more than `spanBytes` of output later. */
-export function checkpointsOf(gzip: Uint8Array, spanBytes: number): { points: Checkpoint[]; output: Buffer } {
+/**
+ * Checkpoints of a gzip stream as SOCI places them: the first block, then each one more than `spanBytes` of output later.
+ * The output is handed over as it comes.
+ */
+export function checkpointsOf(
+  gzip: Uint8Array,
+  spanBytes: number,
+  onOutput: (bytes: Uint8Array) => void,
+): readonly Checkpoint[] {
   const input = Buffer.allocUnsafeSlow(gzip.byteLength);
   input.set(gzip);
   const step = Buffer.allocUnsafeSlow(STEP_BYTES);
   const inflater = createInflater();
   const points: Checkpoint[] = [];
-  const parts: Buffer[] = [];
   let history = Buffer.alloc(WINDOW_BYTES);
   let at = 0;
   let out = 0;
@@ -35,7 +41,7 @@ export function checkpointsOf(gzip: Uint8Array, spanBytes: number): { points: Ch
     at += done.taken;
     out += done.made;
     if (done.made > 0) {
-      parts.push(Buffer.from(step.subarray(0, done.made)));
+      onOutput(step.subarray(0, done.made));
       history = Buffer.concat([history, step.subarray(0, done.made)]).subarray(-WINDOW_BYTES);
     }
     if (!done.atBlock || !(out === 0 || out - last > spanBytes)) continue;
@@ -43,5 +49,5 @@ export function checkpointsOf(gzip: Uint8Array, spanBytes: number): { points: Ch
     last = out;
   }
   inflater.close();
-  return { points, output: Buffer.concat(parts) };
+  return points;
 }

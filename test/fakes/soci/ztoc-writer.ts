@@ -32,9 +32,12 @@ const WINDOW_BYTES = 32 * 1024;
 export function ztocOf(layer: Uint8Array, options: ZtocOptions = {}): Buffer {
   const isGzip = layer[0] === 0x1f && layer[1] === 0x8b;
   const spanBytes = options.spanBytes ?? SPAN_BYTES;
-  const cut = isGzip ? gzipCut(layer, spanBytes, options.firstVersion === true) : tarCut(layer, spanBytes);
+  const toc = tocReader();
+  const cut = isGzip
+    ? gzipCut(layer, spanBytes, { firstVersion: options.firstVersion === true, onTar: toc.write })
+    : tarCut(layer, spanBytes, toc.write);
   const digests = cut.spans.map(({ start, end }) => `sha256:${hash('sha256', layer.subarray(start, end), 'hex')}`);
-  const { entries, size } = entriesOf(cut.tar);
+  const { entries, size } = toc.end();
   return flatBuffer({
     0: { string: '0.9' },
     1: { string: 'the tests of shoal' },
@@ -53,12 +56,14 @@ export function ztocOf(layer: Uint8Array, options: ZtocOptions = {}): Buffer {
   });
 }
 
-function gzipCut(layer: Uint8Array, spanBytes: number, firstVersion: boolean) {
-  const { points, output } = checkpointsOf(layer, spanBytes);
+type OnTar = (bytes: Uint8Array) => void;
+
+function gzipCut(layer: Uint8Array, spanBytes: number, init: { firstVersion: boolean; onTar: OnTar }) {
+  const points = checkpointsOf(layer, spanBytes, init.onTar);
   const head = Buffer.alloc(12);
   head.writeInt32LE(points.length, 0);
   head.writeBigInt64LE(BigInt(spanBytes), 4);
-  const written = points.slice(firstVersion ? 1 : 0).map(({ at, out, bits, window }) => {
+  const written = points.slice(init.firstVersion ? 1 : 0).map(({ at, out, bits, window }) => {
     const point = Buffer.alloc(17 + WINDOW_BYTES);
     point.writeBigInt64LE(BigInt(at), 0);
     point.writeBigInt64LE(BigInt(out), 8);
@@ -69,10 +74,11 @@ function gzipCut(layer: Uint8Array, spanBytes: number, firstVersion: boolean) {
   const spans = points.map(({ at, bits }, index): Span => {
     return { start: bits === 0 ? at : at - 1, end: points[index + 1]?.at ?? layer.byteLength };
   });
-  return { tar: output, checkpoints: Buffer.concat([head, ...written]), spans };
+  return { checkpoints: Buffer.concat([head, ...written]), spans };
 }
 
-function tarCut(layer: Uint8Array, spanBytes: number) {
+function tarCut(layer: Uint8Array, spanBytes: number, onTar: OnTar) {
+  onTar(layer);
   const checkpoints = Buffer.alloc(20);
   checkpoints.writeInt32LE(2, 0);
   checkpoints.writeBigInt64LE(BigInt(spanBytes), 4);
@@ -80,12 +86,13 @@ function tarCut(layer: Uint8Array, spanBytes: number) {
   const spans = Array.from({ length: Math.ceil(layer.byteLength / spanBytes) }, (_, index): Span => {
     return { start: index * spanBytes, end: Math.min((index + 1) * spanBytes, layer.byteLength) };
   });
-  return { tar: Buffer.from(layer), checkpoints, spans };
+  return { checkpoints, spans };
 }
 
 const TYPES: Readonly<Record<string, string>> = { file: 'reg' };
 
-function entriesOf(tar: Buffer): { entries: FlatFields[]; size: number } {
+/** Collects the entries of a tar that streams by. */
+function tocReader(): { write: OnTar; end(): { entries: FlatFields[]; size: number } } {
   const entries: FlatFields[] = [];
   let size = 1024;
   const parser = new TarParser({
@@ -95,9 +102,13 @@ function entriesOf(tar: Buffer): { entries: FlatFields[]; size: number } {
     },
     data() {},
   });
-  parser.write(tar);
-  parser.end();
-  return { entries, size };
+  return {
+    write: (bytes) => parser.write(bytes),
+    end() {
+      parser.end();
+      return { entries, size };
+    },
+  };
 }
 
 /** The fields as Go's tar reader would have filled them. */
