@@ -156,13 +156,14 @@ export async function runDaemon(
     // Layers and images.
     const { tocBytesMax, layerEntriesMax } = config.limits;
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
-    const plain = createConfiguredPlainLayers(config, { blobs, registry, log, onFetched: cascade.onFetched }, stack);
     const manifests = createManifestLookup({
       async fetch(reference, digest, { signal }) {
         return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
       },
     });
-    const soci = createConfiguredSociLayers(config, { blobs, registry, manifests, log });
+    const access = { blobs, registry, manifests, log };
+    const soci = createConfiguredSociLayers(config, access);
+    const plain = createConfiguredPlainLayers(config, { ...access, onFetched: cascade.onFetched }, stack);
     const opener = createLayerOpener({
       registry: createBlobOpener(registry),
       direct: mirrors.past(createBlobOpener(direct)),

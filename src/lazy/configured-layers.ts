@@ -4,6 +4,7 @@ import { createPassThreads } from '../image/pass/pass-threads.ts';
 import type { Logger } from '../log.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
 import type { BlobStore } from '../store/blob-store.ts';
+import { createDiffIds } from './diff-ids.ts';
 import { createLocalIndexes } from './local-indexes.ts';
 import type { ManifestLookup } from './manifests.ts';
 import { createPlainLayers, type PlainLayers } from './plain-layers.ts';
@@ -13,7 +14,13 @@ import { createSociLayers, type SociLayers } from './soci-layers.ts';
 /** The reader of plain layers a configuration asks for; undefined when containerd is to unpack them. */
 export function createConfiguredPlainLayers(
   config: Pick<Config, 'root' | 'layers' | 'limits'>,
-  components: { blobs: BlobStore; registry: RegistryClient; log: Logger; onFetched: (bytes: number) => void },
+  components: {
+    blobs: BlobStore;
+    registry: RegistryClient;
+    manifests: ManifestLookup;
+    log: Logger;
+    onFetched: (bytes: number) => void;
+  },
   stack: AsyncDisposableStack,
 ): PlainLayers | undefined {
   const { plain, indexBytesMax, indexTrust, wholeBytesMax } = config.layers;
@@ -25,6 +32,7 @@ export function createConfiguredPlainLayers(
     {
       ...components,
       threads,
+      diffIds: createDiffIds({ ...components, client: registry }),
       indexes: createLocalIndexes({ log }, { directory: join(config.root, 'indexes'), maxBytes: indexBytesMax }),
       others: indexTrust === 'registry' ? [createRegistryIndexes({ client: registry })] : [],
     },
