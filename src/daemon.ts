@@ -22,6 +22,7 @@ import { leaveAsFound, stopServing, takeOver } from './lazy/handover.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
+import { createLocalIndexes } from './lazy/local-indexes.ts';
 import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
@@ -95,7 +96,9 @@ export async function runDaemon(
     const images = await openImageRecords(db.sublevel('images'));
     stack.defer(() => images.flush());
 
-    const cascade = await openCascade(config, { ...parts, blobs, images }, stack);
+    const kept = { directory: join(root, 'indexes'), maxBytes: config.layers.indexBytesMax };
+    const indexes = createLocalIndexes({ log }, kept);
+    const cascade = await openCascade(config, { ...parts, blobs, images, indexes }, stack);
     const { registry, direct, given, asked, mirrors, swarm, ledger, sources, fetchedBytes } = cascade;
     joined = swarm;
     blobs.connect(cascade.source);
@@ -163,7 +166,14 @@ export async function runDaemon(
     });
     const access = { blobs, registry, manifests, log };
     const soci = createConfiguredSociLayers(config, access);
-    const plain = createConfiguredPlainLayers(config, { ...access, onFetched: cascade.onFetched }, stack);
+    const plain = createConfiguredPlainLayers(
+      config,
+      {
+        ...{ ...access, indexes, plane: swarm?.plane, onFetched: cascade.onFetched },
+        onIndexed: (layer) => swarm?.indexed(layer),
+      },
+      stack,
+    );
     const opener = createLayerOpener({
       registry: createBlobOpener(registry),
       direct: mirrors.past(createBlobOpener(direct)),

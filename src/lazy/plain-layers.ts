@@ -44,6 +44,8 @@ export function createPlainLayers(
     /** What layers must be uncompressed. */
     diffIds?: DiffIds;
     log: Logger;
+    /** Told of layers that are in the store and have an index. */
+    onIndexed?: (layer: Digest) => void;
     /** Told of compressed bytes as they arrive. */
     onFetched?: (bytes: number) => void;
   },
@@ -107,8 +109,9 @@ export function createPlainLayers(
       await checkDiffId(passed.diffId, blob, origin, signal);
       const isSmall = blob.size <= init.wholeBytesMax;
       const index: LayerIndex = { layer: blob.digest, ...passed };
-      if (!isSmall && isRanged(index)) await indexes.put(blob.digest, encodeLayerIndex(index));
-      return await blobs.create(blob.digest, {
+      const isKept = !isSmall && isRanged(index);
+      if (isKept) await indexes.put(blob.digest, encodeLayerIndex(index));
+      const device = await blobs.create(blob.digest, {
         chunks: passed.chunks,
         tree: passed.tree,
         staged,
@@ -121,6 +124,8 @@ export function createPlainLayers(
           ...(passed.impliesDirs ? { impliesDirs: true as const } : {}),
         },
       });
+      if (isKept) components.onIndexed?.(blob.digest);
+      return device;
     } finally {
       await staged.discard();
     }
@@ -132,7 +137,7 @@ export function createPlainLayers(
       const found = blob.size <= init.wholeBytesMax ? undefined : await findIndex(blob, origin, options.signal);
       if (found === undefined) return await passOver(blob, origin, options);
       const { index, name } = found;
-      return await blobs.create(blob.digest, {
+      const device = await blobs.create(blob.digest, {
         chunks: index.chunks,
         tree: index.tree,
         ...(index.windows === undefined ? {} : { windows: index.windows }),
@@ -144,6 +149,8 @@ export function createPlainLayers(
           ...(index.impliesDirs ? { impliesDirs: true as const } : {}),
         },
       });
+      components.onIndexed?.(blob.digest);
+      return device;
     },
   };
 }

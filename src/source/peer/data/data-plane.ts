@@ -20,6 +20,7 @@ import { type ChunkServer, type ChunkServerStats, createChunkServer } from './ch
 import { type ClaimedStore, type ClaimStats, claimed } from './claimed.ts';
 import { hedged } from './hedged.ts';
 import type { TlsIdentity } from './identity.ts';
+import { indexKey, type SharedIndexes } from './index-request.ts';
 import { createNeighbourStore, type NeighbourStore, type SwarmDownloadStats } from './neighbour-store.ts';
 
 /** Everything that moves chunks between this node and its neighbours, put together. */
@@ -27,6 +28,8 @@ export interface DataPlane {
   /** The whole cascade, what devices fill from: this node, neighbours, then outside under a claim. */
   readonly cascade: ChunkStore;
   readonly neighbours: NeighbourStore;
+  /** What neighbours that announced an index of the layer send, one after the other: for who believes them. */
+  indexes(layer: Digest, options: { signal: AbortSignal }): AsyncIterable<Uint8Array>;
   /** Listens; resolves with the port. Throws UNAVAILABLE. */
   start(): Promise<number>;
   stats(): DataPlaneStats;
@@ -56,6 +59,8 @@ export interface DataPlaneComponents {
   readonly counters: SourceCounters;
   /** Remembers what came from whom. */
   readonly ledger?: FetchLedger;
+  /** Indexes of layers for neighbours. */
+  readonly indexes?: SharedIndexes;
   /** Whether chunks of this layer may be given to others (S13). */
   readonly shareable: (blob: Digest) => boolean;
   readonly clock: Clock;
@@ -64,6 +69,13 @@ export interface DataPlaneComponents {
 
 /** Longest a node works on the rest of an extent, ms. */
 const COMPLETE_MS = 120_000;
+
+/** Neighbours asked for one index: who has none after all, or is too busy, costs a round trip. */
+const INDEX_HOLDERS_MAX = 3;
+
+function pick(indexes: SharedIndexes | undefined): { indexes?: SharedIndexes } {
+  return indexes === undefined ? {} : { indexes };
+}
 
 /** Where the server listens, and how much it gives: `uploadBytesPerSecond` 0 is without limit. */
 export function createDataPlane(
@@ -99,7 +111,7 @@ export function createDataPlane(
   const inner = dedup(ledger === undefined ? all : ledger.watch(all));
   const cascade = createSharingStore({ inner, local, blobs, shareable });
   const server: ChunkServer = createChunkServer(
-    { directory, chunks: cascade.shared, identity, clock, log },
+    { directory, chunks: cascade.shared, identity, clock, log, ...pick(components.indexes) },
     {
       ...{ host: init.host, port: init.port, bytesPerSecond: init.uploadBytesPerSecond ?? 0 },
       ...(init.uploadSlots === undefined ? {} : { slots: init.uploadSlots }),
@@ -108,6 +120,18 @@ export function createDataPlane(
   return {
     cascade,
     neighbours,
+    async *indexes(layer, { signal }) {
+      let asked = 0;
+      for await (const neighbour of directory.find(indexKey(layer), { signal })) {
+        if (asked === INDEX_HOLDERS_MAX) return;
+        asked += 1;
+        const index = await client.index(neighbour, layer, { signal }).catch((error) => {
+          signal.throwIfAborted();
+          log.debug('a neighbour gives no index', { peer: neighbour.id, layer, error: String(error) });
+        });
+        if (index !== undefined) yield index;
+      }
+    },
     start: () => server.start(),
     stats: () => ({ downloads: neighbours.stats(), uploads: server.stats(), claims: claims.stats() }),
     async stop() {

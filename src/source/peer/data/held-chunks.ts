@@ -2,6 +2,7 @@ import type { Digest } from '../../../core/digest.ts';
 import type { BlobDevice } from '../../../store/blob-device.ts';
 import type { BlobStore } from '../../../store/blob-store.ts';
 import type { HaveMap, HeldChunks } from '../directory.ts';
+import { indexKey, type SharedIndexes } from './index-request.ts';
 
 /** Digests per batch of `all`. */
 const BATCH = 1_024;
@@ -10,8 +11,9 @@ const BATCH = 1_024;
 export function createHeldChunks(components: {
   blobs: Pick<BlobStore, 'opened' | 'open' | 'list'>;
   shareable: (blob: Digest) => boolean;
+  indexes?: SharedIndexes;
 }): HeldChunks {
-  const { blobs, shareable } = components;
+  const { blobs, shareable, indexes } = components;
   return {
     haveMap(blob) {
       const device = shareable(blob) ? blobs.opened(blob) : undefined;
@@ -22,6 +24,8 @@ export function createHeldChunks(components: {
         const device = shareable(blob) ? await blobs.open(blob) : undefined;
         if (device?.table.shareable === true) yield* digestsOf(device);
       }
+      const layers = (await indexes?.list()) ?? [];
+      if (layers.length > 0) yield layers.map(indexKey);
     },
   };
 }

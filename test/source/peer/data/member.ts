@@ -6,6 +6,7 @@ import { createDataPlane, type DataPlane } from '../../../../src/source/peer/dat
 
 import { createHeldChunks } from '../../../../src/source/peer/data/held-chunks.ts';
 import { makeTlsIdentity, type TlsIdentity } from '../../../../src/source/peer/data/identity.ts';
+import type { SharedIndexes } from '../../../../src/source/peer/data/index-request.ts';
 import type { NeighbourStore } from '../../../../src/source/peer/data/neighbour-store.ts';
 import type { HeldChunks, Neighbour, PeerDirectory } from '../../../../src/source/peer/directory.ts';
 import { createMemoryDirectory, type MemoryHub } from '../../../../src/source/peer/memory-directory.ts';
@@ -50,6 +51,7 @@ export interface MemberInit {
   readonly join?: Join;
   readonly plane?: { uploadBytesPerSecond?: number; uploadSlots?: number };
   readonly shareable?: (blob: Digest) => boolean;
+  readonly indexes?: SharedIndexes;
 }
 
 /** How a member gets into a swarm that is not the hub's. */
@@ -91,7 +93,8 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
   );
   const identity = makeTlsIdentity();
   const shareable = init.shareable ?? (() => true);
-  const held = createHeldChunks({ blobs, shareable });
+  const indexes = init.indexes === undefined ? {} : { indexes: init.indexes };
+  const held = createHeldChunks({ blobs, shareable, ...indexes });
   const local = createLocalStore({ blobs });
   const counters = { neighbour: sourceCounters('neighbour'), outside: sourceCounters('origin') };
   const { directory, self, leave } =
@@ -104,7 +107,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
     counters.outside,
   );
   const plane = createDataPlane(
-    { directory, identity, blobs, local, outside, counters: counters.neighbour, shareable, clock, log },
+    { directory, identity, blobs, local, outside, counters: counters.neighbour, shareable, clock, log, ...indexes },
     { host: '127.0.0.1', port: self.dataPort, ...init.plane },
   );
   stack.defer(() => plane.stop());
