@@ -11,6 +11,7 @@ import { startShoal } from '../lab/shoal.ts';
 import { BIG_BYTES, bigImage } from './support/images.ts';
 import { processUsage } from './support/process-usage.ts';
 import { buildRelease, median } from './support/release.ts';
+import { warmMemory } from './support/warm-memory.ts';
 
 const { values } = parseArgs({
   options: {
@@ -38,6 +39,7 @@ async function sample(host: string, trap: string, name: string): Promise<Sample>
   const shoal = await startShoal({ dir, config, ...(program === undefined ? {} : { program }) });
   try {
     await shoal.post('/v1/mounts', { reference: `${host}/${image.estargz}`, directory: at });
+    await warmMemory(work);
     await run('sync', []);
     const { stderr } = await run('dd', [`if=${join(at, 'big')}`, 'of=/dev/null', 'bs=1M']);
     const seconds = Number(/copied, ([\d.]+(?:e-\d+)?) s/.exec(stderr)?.[1]);

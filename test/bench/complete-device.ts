@@ -13,6 +13,7 @@ import { startRegistry } from '../lab/registry.ts';
 import { startShoal } from '../lab/shoal.ts';
 import { BIG_BYTES, bigImage } from './support/images.ts';
 import { buildRelease, median } from './support/release.ts';
+import { warmMemory } from './support/warm-memory.ts';
 
 const { values } = parseArgs({
   options: { rounds: { type: 'string', default: '5' }, source: { type: 'boolean', default: false } },
@@ -37,6 +38,7 @@ async function dropCaches(): Promise<void> {
 /** MB/s of a sequential read, and random reads per second by their median time, each with nothing in memory. */
 async function measure(file: string, round: number, into: Rates): Promise<void> {
   await dropCaches();
+  await warmMemory(work);
   const { stderr } = await run('dd', [`if=${file}`, 'of=/dev/null', 'bs=1M']);
   into.sequential.push(BIG_BYTES / 1e6 / Number(/copied, ([\d.]+(?:e-\d+)?) s/.exec(stderr)?.[1]));
   await dropCaches();

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Level } from 'level';
 import { systemClock } from '../../src/clock.ts';
-import { type Chunk, type ChunkRef, verifyChunk } from '../../src/core/chunk.ts';
+import type { Chunk, ChunkRef } from '../../src/core/chunk.ts';
 import type { ChunkTable } from '../../src/core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../src/core/chunk-table-builder.ts';
 import { sha256 } from '../../src/core/digest.ts';
@@ -17,6 +17,7 @@ import { openBlobStore } from '../../src/store/blob-store.ts';
 import { createLocalStore } from '../../src/store/local-store.ts';
 import { prefetchAll } from '../../src/store/readahead.ts';
 import { route } from '../../src/store/route.ts';
+import { verifyChunk } from '../../src/store/verify-chunk.ts';
 
 const count = Number(process.argv[2] ?? 100_000);
 const root = await mkdtemp(join(tmpdir(), 'shoal-bench-'));

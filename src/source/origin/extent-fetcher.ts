@@ -1,11 +1,11 @@
 import type { ByteBudget, Claim } from '../../core/byte-budget.ts';
-import { verifySpan } from '../../core/chunk.ts';
 import type { Extent } from '../../core/chunk-table.ts';
 import { ShoalError } from '../../errors.ts';
 import type { decodeExtent, SpanStart } from '../../image/codec.ts';
 import type { RangedBlob } from '../../image/layer-reader.ts';
 import type { GetOptions } from '../../store/chunk-store.ts';
 import { type Flight, startFlight } from '../../store/flight.ts';
+import { verifySpan } from '../../store/verify-chunk.ts';
 import { bytesHeld, Delivery, endOf, type Job, type Part, spanOf } from './delivery.ts';
 
 /** What an extent decodes to; `owned` when nobody else holds the buffer. */

@@ -1,10 +1,11 @@
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { buildConnector, Pool } from 'undici';
 import { type ByteBudget, createByteBudget } from '../../../core/byte-budget.ts';
-import { type Chunk, type ChunkRef, verifyChunk } from '../../../core/chunk.ts';
+import type { Chunk, ChunkRef } from '../../../core/chunk.ts';
 import type { Digest } from '../../../core/digest.ts';
 import { ShoalError } from '../../../errors.ts';
 import type { Urgency } from '../../../store/chunk-store.ts';
+import { verifyChunk } from '../../../store/verify-chunk.ts';
 import type { Neighbour } from '../directory.ts';
 import { ChunkExchange, type ReceivedChunk } from './chunk-exchange.ts';
 import { chunkTarget } from './chunk-request.ts';

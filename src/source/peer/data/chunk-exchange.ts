@@ -1,4 +1,5 @@
 import type { Dispatcher } from 'undici';
+import { takeBytes } from '../../../core/byte-pool.ts';
 import type { ChunkRef } from '../../../core/chunk.ts';
 import { ShoalError } from '../../../errors.ts';
 import { DATA_LIMITS } from './limits.ts';
@@ -100,7 +101,7 @@ export class ChunkExchange implements Dispatcher.DispatchHandler {
     }
     this.#firstByteMs = performance.now();
     // Not zeroed: none of it is used unless all of it was filled and hashes to the digest.
-    this.#bytes = Buffer.allocUnsafeSlow(length);
+    this.#bytes = takeBytes(length);
   }
 
   #watch(): void {

@@ -4,7 +4,7 @@ import type { ChunkRef } from '../../../core/chunk.ts';
 import type { Digest } from '../../../core/digest.ts';
 import { orAborted } from '../../../core/or-aborted.ts';
 import { createUploadQueue, type Upload, type UploadQueue } from '../../../core/policy/upload-queue.ts';
-import type { SharedChunks } from '../../../store/shared-chunks.ts';
+import type { LentChunk, SharedChunks } from '../../../store/shared-chunks.ts';
 import type { Neighbour } from '../directory.ts';
 import type { ChunkRequest } from './chunk-request.ts';
 import { MAX_SENT_INDEX_BYTES, type SharedIndexes } from './index-request.ts';
@@ -47,7 +47,7 @@ interface Job extends Upload {
 /** What is to be sent, read when its turn has come; it may be gone by then. */
 interface Answer {
   readonly length: number;
-  readonly read: () => Promise<{ readonly bytes: Uint8Array } | undefined>;
+  readonly read: () => Promise<LentChunk | undefined>;
   readonly response: ServerResponse;
   readonly signal: AbortSignal;
 }
@@ -112,7 +112,7 @@ class QueuedUploads implements Uploads {
     }
     const read = async () => {
       const bytes = await this.#indexes?.read(layer);
-      return bytes === undefined ? undefined : { bytes };
+      return bytes === undefined ? undefined : { bytes, release() {} };
     };
     await this.#inTurn(neighbour, { urgency: 'demand', waitMs: 0 }, { length, read, response, signal });
   }
@@ -213,7 +213,10 @@ class QueuedUploads implements Uploads {
   async #send(zone: string, { read, response, signal }: Answer): Promise<void> {
     if (signal.aborted) return;
     const chunk = await read();
-    if (signal.aborted) return;
+    if (signal.aborted) {
+      chunk?.release();
+      return;
+    }
     if (chunk === undefined) {
       this.#counts.missing += 1;
       end(response, 404);
@@ -223,12 +226,15 @@ class QueuedUploads implements Uploads {
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes.byteLength });
     const sent = await sendAll(response, bytes);
     if (!sent) {
+      // Its bytes are left to the collector: the connection may still be looking at them.
       this.#counts.cut += 1;
       return;
     }
+    const sentBytes = bytes.byteLength;
+    chunk.release();
     this.#counts.chunks += 1;
-    this.#counts.bytes += bytes.byteLength;
-    if (zone !== this.#ownZone) this.#counts.crossZoneBytes += bytes.byteLength;
+    this.#counts.bytes += sentBytes;
+    if (zone !== this.#ownZone) this.#counts.crossZoneBytes += sentBytes;
   }
 
   /** Tells who waits that the chunk is still coming, so that silence can mean trouble. */
