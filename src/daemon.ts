@@ -171,7 +171,8 @@ export async function runDaemon(
       },
     });
     const access = { blobs, registry, manifests, log };
-    const soci = createConfiguredSociLayers(config, access);
+    const documents = swarm?.plane.documents;
+    const soci = createConfiguredSociLayers(config, { ...access, documents });
     const plain = createConfiguredPlainLayers(
       config,
       {
@@ -185,6 +186,7 @@ export async function runDaemon(
       direct: mirrors.past(createBlobOpener(direct)),
       blobs,
       readers,
+      documents,
       log,
       ...(soci === undefined ? {} : { soci }),
       ...(plain === undefined ? {} : { plain }),

@@ -4,6 +4,7 @@ import { createPassThreads } from '../image/pass/pass-threads.ts';
 import type { Logger } from '../log.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
 import type { DataPlane } from '../source/peer/data/data-plane.ts';
+import type { Documents } from '../source/peer/data/documents.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { createDiffIds } from './diff-ids.ts';
 import type { LocalIndexes } from './local-indexes.ts';
@@ -59,7 +60,13 @@ function believedSources(
 /** The reader of SOCI indexes a configuration asks for; undefined when they are not to be used. */
 export function createConfiguredSociLayers(
   config: Pick<Config, 'layers' | 'limits'>,
-  components: { blobs: BlobStore; registry: RegistryClient; manifests: ManifestLookup; log: Logger },
+  components: {
+    blobs: BlobStore;
+    registry: RegistryClient;
+    manifests: ManifestLookup;
+    documents?: Documents | undefined;
+    log: Logger;
+  },
 ): SociLayers | undefined {
   const { soci, indexTrust, wholeBytesMax } = config.layers;
   if (!soci) return undefined;

@@ -1,7 +1,6 @@
 import type { Digest } from '../core/digest.ts';
 import { withContext } from '../errors.ts';
 import { parseDiffIds } from '../image/image-config.ts';
-import type { Reference } from '../image/reference.ts';
 import type { Logger } from '../log.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
 import type { ManifestLookup } from './manifests.ts';
@@ -27,7 +26,7 @@ export function createDiffIds(components: {
   const known = new Map<Digest, Promise<ReadonlyMap<Digest, Digest | undefined>>>();
 
   async function fetchList(origin: LayerOrigin, manifest: Digest, signal: AbortSignal) {
-    const { config, layers } = await manifests.manifest(origin as LayerOrigin & Reference, manifest, { signal });
+    const { config, layers } = await manifests.manifest(origin, manifest, { signal });
     const listed = parseDiffIds(await client.config(origin, config, { signal }));
     return new Map(layers.map(({ digest }, at) => [digest, listed[at]]));
   }

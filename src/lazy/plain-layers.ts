@@ -3,14 +3,15 @@ import { ShoalError, withContext } from '../errors.ts';
 import { encodeLayerIndex, type LayerIndex } from '../image/layer-index/layer-index.ts';
 import type { RangedBlob } from '../image/layer-reader.ts';
 import type { PassThreads } from '../image/pass/pass-threads.ts';
+import type { Reference } from '../image/reference.ts';
 import type { Logger } from '../log.ts';
-import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
+import type { BlobDevice } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { DiffIds } from './diff-ids.ts';
 import { acceptedIndex, isRanged, type LocalIndexes } from './local-indexes.ts';
 
-/** Where a layer comes from, and the image manifest it was named by. */
-export interface LayerOrigin extends BlobSource {
+/** The image a layer is of, and the image manifest it was named by. */
+export interface LayerOrigin extends Reference {
   readonly manifest: Digest | undefined;
 }
 

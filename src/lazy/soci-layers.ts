@@ -2,13 +2,14 @@ import { type Digest, parseDigest } from '../core/digest.ts';
 import { withContext } from '../errors.ts';
 import type { RangedBlob } from '../image/layer-reader.ts';
 import { impliesDirs } from '../image/layer-tree.ts';
-import type { Reference } from '../image/reference.ts';
+import { formatReference } from '../image/reference.ts';
 import { SOCI_INDEX_DIGEST, type ZtocDescriptor } from '../image/soci/soci-index.ts';
 import { readSociLayer } from '../image/soci/soci-layer.ts';
 import { encodeTree } from '../image/tree-codec.ts';
 import type { Logger } from '../log.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
 import { fetchSociIndex, fetchZtoc, referringSociIndexes } from '../source/origin/soci-artifact.ts';
+import type { Documents } from '../source/peer/data/documents.ts';
 import type { BlobDevice } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { ManifestLookup } from './manifests.ts';
@@ -39,7 +40,14 @@ interface Found {
  * that the image's manifest names came with it by digest.
  */
 export function createSociLayers(
-  components: { blobs: BlobStore; client: RegistryClient; manifests: ManifestLookup; log: Logger },
+  components: {
+    blobs: BlobStore;
+    client: RegistryClient;
+    manifests: ManifestLookup;
+    /** Where ztocs are that neighbours have. */
+    documents?: Documents | undefined;
+    log: Logger;
+  },
   init: { trustReferrers: boolean; wholeBytesMax: number; maxEntries: number },
 ): SociLayers {
   const { blobs, client, manifests, log } = components;
@@ -61,7 +69,7 @@ export function createSociLayers(
   async function find(layer: Digest, origin: LayerOrigin, signal: AbortSignal): Promise<Found | undefined> {
     const { manifest: subject } = origin;
     if (subject === undefined) return undefined;
-    const named = (await manifests.manifest(origin as LayerOrigin & Reference, subject, { signal })).annotations;
+    const named = (await manifests.manifest(origin, subject, { signal })).annotations;
     const index = named[SOCI_INDEX_DIGEST];
     if (index === undefined && !init.trustReferrers) return undefined;
     const digest = index === undefined ? undefined : parseDigest(index);
@@ -74,6 +82,13 @@ export function createSociLayers(
     return ztoc === undefined ? undefined : { ztoc, why };
   }
 
+  /** From a neighbour that has it, else from the registry; its digest says whether it is right. */
+  async function fetched(ztoc: ZtocDescriptor, origin: LayerOrigin, signal: AbortSignal): Promise<Uint8Array> {
+    const fetch = () => fetchZtoc(client, origin, ztoc, { signal });
+    const use = { image: formatReference(origin), subject: ztoc.layer, signal };
+    return (await components.documents?.through(ztoc.digest, use, fetch)) ?? (await fetch());
+  }
+
   return {
     async open(blob, origin, options) {
       if (blob.size <= init.wholeBytesMax) return undefined;
@@ -84,7 +99,7 @@ export function createSociLayers(
         found = await find(blob.digest, origin, signal);
         if (found === undefined) return undefined;
         const { digest } = found.ztoc;
-        const bytes = await fetchZtoc(client, origin, found.ztoc, { signal });
+        const bytes = await fetched(found.ztoc, origin, signal);
         read = await readSociLayer(blob, { digest, bytes }, { signal, maxEntries: init.maxEntries });
       } catch (error) {
         options.signal.throwIfAborted();

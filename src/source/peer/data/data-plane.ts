@@ -10,6 +10,7 @@ import type { BlobStore } from '../../../store/blob-store.ts';
 import type { ChunkStore } from '../../../store/chunk-store.ts';
 import { count, type SourceCounters } from '../../../store/count.ts';
 import { dedup } from '../../../store/dedup.ts';
+import type { DocumentStore } from '../../../store/documents.ts';
 import type { FetchLedger } from '../../../store/ledger.ts';
 import type { LocalStore } from '../../../store/local-store.ts';
 import { route, withoutDigest } from '../../../store/route.ts';
@@ -18,6 +19,7 @@ import type { PeerDirectory } from '../directory.ts';
 import { createChunkClient } from './chunk-client.ts';
 import { type ChunkServer, type ChunkServerStats, createChunkServer } from './chunk-server.ts';
 import { type ClaimedStore, type ClaimStats, claimed } from './claimed.ts';
+import { createDocuments, type Documents } from './documents.ts';
 import { hedged } from './hedged.ts';
 import type { TlsIdentity } from './identity.ts';
 import { indexKey, type SharedIndexes } from './index-request.ts';
@@ -30,6 +32,8 @@ export interface DataPlane {
   readonly neighbours: NeighbourStore;
   /** What neighbours that announced an index of the layer send, one after the other: for who believes them. */
   indexes(layer: Digest, options: { signal: AbortSignal }): AsyncIterable<Uint8Array>;
+  /** Manifests, configs and layer indexes; undefined without a place to keep them. */
+  readonly documents: Documents | undefined;
   /** Listens; resolves with the port. Throws UNAVAILABLE. */
   start(): Promise<number>;
   stats(): DataPlaneStats;
@@ -63,6 +67,8 @@ export interface DataPlaneComponents {
   readonly indexes?: SharedIndexes;
   /** Whether chunks of this layer may be given to others (S13). */
   readonly shareable: (blob: Digest) => boolean;
+  /** Documents of images, and of which images they must stay here. */
+  readonly documents?: { readonly store: DocumentStore; readonly isPrivate: (image: string) => boolean };
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -110,8 +116,13 @@ export function createDataPlane(
   const all = withoutDigest(outside, route(components.own ?? local, swarm, claims));
   const inner = dedup(ledger === undefined ? all : ledger.watch(all));
   const cascade = createSharingStore({ inner, local, blobs, shareable });
+  const documents =
+    components.documents === undefined
+      ? undefined
+      : createDocuments({ ...components.documents, directory, client, counted, log });
+  const chunks = documents?.serving(cascade.shared) ?? cascade.shared;
   const server: ChunkServer = createChunkServer(
-    { directory, chunks: cascade.shared, identity, clock, log, ...pick(components.indexes) },
+    { directory, chunks, identity, clock, log, ...pick(components.indexes) },
     {
       ...{ host: init.host, port: init.port, bytesPerSecond: init.uploadBytesPerSecond ?? 0 },
       ...(init.uploadSlots === undefined ? {} : { slots: init.uploadSlots }),
@@ -132,6 +143,7 @@ export function createDataPlane(
         if (index !== undefined) yield index;
       }
     },
+    documents,
     start: () => server.start(),
     stats: () => ({ downloads: neighbours.stats(), uploads: server.stats(), claims: claims.stats() }),
     async stop() {

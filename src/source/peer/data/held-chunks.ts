@@ -1,7 +1,9 @@
 import type { Digest } from '../../../core/digest.ts';
 import type { BlobDevice } from '../../../store/blob-device.ts';
 import type { BlobStore } from '../../../store/blob-store.ts';
+import type { DocumentStore } from '../../../store/documents.ts';
 import type { HaveMap, HeldChunks } from '../directory.ts';
+import { sharedDocuments } from './documents.ts';
 import { indexKey, type SharedIndexes } from './index-request.ts';
 
 /** Digests per batch of `all`. */
@@ -12,14 +14,16 @@ export function createHeldChunks(components: {
   blobs: Pick<BlobStore, 'opened' | 'open' | 'list'>;
   shareable: (blob: Digest) => boolean;
   indexes?: SharedIndexes;
+  documents?: { readonly store: DocumentStore; readonly isPrivate: (image: string) => boolean };
 }): HeldChunks {
-  const { blobs, shareable, indexes } = components;
+  const { blobs, shareable, documents, indexes } = components;
   return {
     haveMap(blob) {
       const device = shareable(blob) ? blobs.opened(blob) : undefined;
       return device?.table.shareable === true ? mapOf(device) : undefined;
     },
     async *all() {
+      if (documents !== undefined) yield sharedDocuments(documents.store, documents.isPrivate);
       for (const blob of await blobs.list()) {
         const device = shareable(blob) ? await blobs.open(blob) : undefined;
         if (device?.table.shareable === true) yield* digestsOf(device);

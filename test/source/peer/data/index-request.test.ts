@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { systemClock } from '../../../../src/clock.ts';
 import { type Digest, sha256 } from '../../../../src/core/digest.ts';
+import { parseReference } from '../../../../src/image/reference.ts';
 import { createLocalIndexes } from '../../../../src/lazy/local-indexes.ts';
 import { createNeighbourIndexes } from '../../../../src/lazy/neighbour-indexes.ts';
 import { createSharedIndexes } from '../../../../src/lazy/shared-indexes.ts';
@@ -78,10 +79,7 @@ test('an index that makes no sense is passed over for the next one', async () =>
   };
   const { signal } = new AbortController();
   const source = createNeighbourIndexes({ plane: lab, log: silentLogger });
-  assert.equal(
-    await source.find(LAYER, { registry: 'r', repository: 'a', manifest: undefined }, { signal }),
-    undefined,
-  );
+  assert.equal(await source.find(LAYER, { ...parseReference('r/a'), manifest: undefined }, { signal }), undefined);
 });
 
 test('indexes are given away only of layers that are here and may be shared', async (t) => {
