@@ -209,6 +209,12 @@ export const SCENARIO_SCHEMA: Node = object(
         default: 16,
       }),
     }),
+    simulation: object('How exactly it is simulated.', {
+      unit_kib: integer(
+        'Neighbouring chunks up to this size, at most a claim region or a file, travel as one. Not set: each by itself in small scenarios, as large as may be in others (docs/simulation.md).',
+        { min: 0, max: 65_536 },
+      ),
+    }),
     plain: object('Plain pulls.', {
       layers_at_once: integer('Layers of an image that are downloaded at the same time.', {
         min: 1,

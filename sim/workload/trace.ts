@@ -106,7 +106,7 @@ function assemble(
     const rest = restOf(line, chunks.slice(first));
     if (rest !== undefined) {
       const digest = line.blob as Digest;
-      const place = { index: chunks.length, layer: index, row: chunks.length - first, offset: line.bytes };
+      const place = { index: chunks.length, layer: index, row: chunks.length - first, offset: line.bytes, count: 1 };
       chunks.push({ ...place, content: catalog.content(digest), digest, ...rest });
     }
     layers.push(layerOf(catalog, { index, digest: line.blob as Digest, first, chunks }));
@@ -130,7 +130,7 @@ function chunkOf(
 ): SimChunk {
   const digest = read.digest as Digest;
   const { bytes, compressedBytes, offset } = read;
-  return { ...place, content: catalog.content(digest), digest, bytes, compressedBytes, offset };
+  return { ...place, content: catalog.content(digest), digest, bytes, compressedBytes, offset, count: 1 };
 }
 
 function restOf(

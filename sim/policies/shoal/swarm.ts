@@ -6,6 +6,7 @@ import type { Host } from '../../network/host.ts';
 import type { World } from '../../network/world.ts';
 import type { Scenario } from '../../scenario/scenario.ts';
 import type { SimImage } from '../../workload/image.ts';
+import { unitChunks } from '../../workload/units.ts';
 import type { ShoalNode } from './node.ts';
 import { DIRECTORY_LIMITS } from './transport-limits.ts';
 
@@ -31,6 +32,8 @@ export interface Swarm {
   readonly clock: Clock;
   readonly nodes: readonly ShoalNode[];
   readonly random: Random;
+  /** Chunks that travel as one. */
+  readonly unit: number;
   nodeOf(host: Host): ShoalNode;
   /** Rows in which a content lies, over all layers. */
   placesOf(content: number): readonly Place[];
@@ -68,11 +71,14 @@ class ModelledSwarm implements Swarm {
   readonly clock: Clock;
   readonly nodes: readonly ShoalNode[];
   readonly random: Random;
+  readonly unit: number;
   readonly #byHost = new Map<Host, ShoalNode>();
   readonly #byName = new Map<string, ShoalNode>();
   readonly #places: Place[][];
   readonly #rows: number[];
   readonly #digests: string[];
+  /** Chunks that each content stands for. */
+  readonly #counts: Uint16Array;
   readonly #zoneMembers = new Map<unknown, ShoalNode[]>();
   /** First announcers of each content: keepers refuse later ones. */
   readonly #records: ShoalNode[][];
@@ -86,6 +92,8 @@ class ModelledSwarm implements Swarm {
     this.scenario = components.scenario;
     this.random = components.random;
     this.clock = components.world.timeline.clock;
+    this.unit = unitChunks(components.scenario);
+    this.#counts = new Uint16Array(init.contents).fill(1);
     this.#places = Array.from({ length: init.contents }, () => []);
     this.#records = Array.from({ length: init.contents }, () => []);
     this.#rows = new Array<number>(init.blobs).fill(0);
@@ -127,10 +135,11 @@ class ModelledSwarm implements Swarm {
 
   find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void {
     const asked = Math.min(DIRECTORY_LIMITS.askedMax, this.scenario.shoal.replication + DIRECTORY_LIMITS.askedBeyond);
+    const count = this.#counts[content] as number;
     let lastMs = 0;
     for (let keeper = 0; keeper < asked; keeper += 1) {
       const peer = this.#keeper(content, keeper);
-      if (peer !== own && peer.host.isUp) lastMs = Math.max(lastMs, this.#ask(own, peer, 'find', MESSAGE_BYTES.find));
+      if (peer !== own && peer.host.isUp) lastMs = Math.max(lastMs, this.#ask(own, peer, 'find', count));
     }
     const { life } = own.host;
     this.world.timeline.after(lastMs, () => {
@@ -141,7 +150,7 @@ class ModelledSwarm implements Swarm {
 
   haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void {
     const { life } = own.host;
-    const ms = of.host.isUp ? this.#ask(own, of, 'have', MESSAGE_BYTES.have) : DIRECTORY_LIMITS.haveTimeoutMs;
+    const ms = of.host.isUp ? this.#ask(own, of, 'have', 1) : DIRECTORY_LIMITS.haveTimeoutMs;
     this.world.timeline.after(ms, () => {
       if (own.host.isUp && own.host.life === life) answered(of.host.isUp ? of.haveMap(blob) : undefined);
     });
@@ -154,7 +163,7 @@ class ModelledSwarm implements Swarm {
       answered(contents.map(() => ({ kind: 'granted' })));
       return;
     }
-    const bytes = MESSAGE_BYTES.claim + contents.length * MESSAGE_BYTES.perKey;
+    const bytes = this.#claimBytes(contents);
     const reply = (): void => {
       const ledger = this.#ledgerOf(coordinator);
       const replies = contents.map((content) =>
@@ -178,7 +187,7 @@ class ModelledSwarm implements Swarm {
       const ledger = this.#ledgerOf(coordinator);
       for (const content of contents) ledger.settle(own.host.name, this.#digests[content] as string, outcome);
     };
-    const bytes = MESSAGE_BYTES.claim + contents.length * MESSAGE_BYTES.perKey;
+    const bytes = this.#claimBytes(contents);
     if (coordinator === own) arrived();
     else this.world.send(own.host, coordinator.host, 'settle', { bytes, arrived });
   }
@@ -192,7 +201,7 @@ class ModelledSwarm implements Swarm {
       if (records.length < DIRECTORY_LIMITS.providersPerKey && !records.includes(own)) records.push(own);
       for (let copy = 0; copy < this.scenario.shoal.replication; copy += 1) {
         const keeper = this.#keeper(content, copy);
-        keepers.set(keeper, (keepers.get(keeper) ?? 0) + 1);
+        keepers.set(keeper, (keepers.get(keeper) ?? 0) + (this.#counts[content] as number));
       }
     }
     for (const [keeper, keys] of keepers) {
@@ -220,6 +229,7 @@ class ModelledSwarm implements Swarm {
       this.#rows[blob] = end - first;
       for (const chunk of image.chunks.slice(first, end)) {
         this.#digests[chunk.content] = chunk.digest;
+        this.#counts[chunk.content] = chunk.count;
         const places = this.#places[chunk.content] as Place[];
         const isKnown = places.some((place) => place.blob === blob && place.row === chunk.row);
         if (!isKnown) places.push({ blob, row: chunk.row });
@@ -227,15 +237,21 @@ class ModelledSwarm implements Swarm {
     }
   }
 
+  #claimBytes(contents: readonly number[]): number {
+    let keys = 0;
+    for (const content of contents) keys += this.#counts[content] as number;
+    return MESSAGE_BYTES.claim + keys * MESSAGE_BYTES.perKey;
+  }
+
   /** A question whose answer needs no turn of its own: ms until it is back, the peer's processors included. */
-  #ask(own: ShoalNode, peer: ShoalNode, kind: 'find' | 'have', bytes: number): number {
+  #ask(own: ShoalNode, peer: ShoalNode, kind: 'find' | 'have', count: number): number {
     const { counters } = this.world;
-    counters.messages[kind] += 1;
-    counters.messageBytes += bytes;
-    own.host.messagesOut += 1;
-    peer.host.messagesIn += 1;
-    const here = this.#occupy(own.host, COST.messageMs);
-    const there = this.#occupy(peer.host, COST.messageMs);
+    counters.messages[kind] += count;
+    counters.messageBytes += count * MESSAGE_BYTES[kind];
+    own.host.messagesOut += count;
+    peer.host.messagesIn += count;
+    const here = this.#occupy(own.host, count * COST.messageMs);
+    const there = this.#occupy(peer.host, count * COST.messageMs);
     return here + 2 * this.world.latencyMs(own.host, peer.host) + there;
   }
 
