@@ -31,14 +31,25 @@ export interface World {
     from: Host,
     to: Host,
     kind: MessageKind,
-    init: { bytes: number; arrived: () => void; refused?: () => void },
+    init: MessageInit,
   ): void;
+  /** Puts work behind what a host's processors have; answers the ms until it is done. */
+  occupy(host: Host, ms: number): number;
   /** Work for a host's processors. */
   work(host: Host, ms: number, done: () => void): void;
   /** The host is gone, with everything under way from and to it. */
   kill(host: Host): void;
   revive(host: Host): void;
   readonly counters: Counters;
+}
+
+/** A message: when it leaves, and what becomes of it. */
+export interface MessageInit {
+  readonly bytes: number;
+  /** It leaves after so long, ms. */
+  readonly delayMs?: number;
+  readonly arrived: () => void;
+  readonly refused?: () => void;
 }
 
 /** What was counted. */
@@ -105,9 +116,9 @@ class Cluster implements World {
     from: Host,
     to: Host,
     kind: MessageKind,
-    init: { bytes: number; arrived: () => void; refused?: () => void },
+    init: MessageInit,
   ): void {
-    const { bytes, arrived, refused } = init;
+    const { bytes, delayMs = 0, arrived, refused } = init;
     this.counters.messages[kind] += 1;
     this.counters.messageBytes += bytes;
     from.messagesOut += 1;
@@ -116,8 +127,8 @@ class Cluster implements World {
     const wireMs = bytes / Math.min(from.up.bytesPerMs, to.down.bytesPerMs);
     // The receiver's processors are put behind what they have when the message leaves: one event instead of two.
     const { life } = to;
-    const thereMs = to.isUp ? this.#busy(to, COST.messageMs) : 0;
-    this.timeline.after(this.#busy(from, COST.messageMs) + latencyMs + wireMs + thereMs, () => {
+    const thereMs = to.isUp ? this.occupy(to, COST.messageMs) : 0;
+    this.timeline.after(delayMs + this.occupy(from, COST.messageMs) + latencyMs + wireMs + thereMs, () => {
       if (to.isUp && to.life === life) {
         to.messagesIn += 1;
         arrived();
@@ -129,7 +140,7 @@ class Cluster implements World {
 
   work(host: Host, ms: number, done: () => void): void {
     const { life } = host;
-    this.timeline.after(this.#busy(host, ms), () => {
+    this.timeline.after(this.occupy(host, ms), () => {
       if (host.isUp && host.life === life) done();
     });
   }
@@ -145,8 +156,8 @@ class Cluster implements World {
     host.isUp = true;
   }
 
-  /** Time until the host has done `ms` more of work: one job takes its time, many share the cores. */
-  #busy(host: Host, ms: number): number {
+  /** One job takes its time, many share the cores. */
+  occupy(host: Host, ms: number): number {
     const nowMs = this.timeline.nowMs();
     const begin = Math.max(nowMs, host.busyUntilMs);
     host.busyUntilMs = begin + ms / host.cores;

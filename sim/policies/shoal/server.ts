@@ -96,26 +96,26 @@ class Exchange implements Upload, Request {
     const { client, server } = this;
     const { world } = server.swarm;
     const ms = this.count * COST.requestMs + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
-    world.work(server.host, ms, () => {
-      if (this.#isOver) return;
-      if (!client.host.isUp || client.host.life !== this.#clientLife) {
-        this.#isOver = true;
-        this.#leaveServer();
-        return;
-      }
-      this.#firstByteMs = world.timeline.nowMs() + world.latencyMs(server.host, client.host) - this.#askedMs;
-      this.#transfer = world.move(server.host, client.host, this.bytes, 'neighbour', (how) => {
-        this.#leaveServer();
-        if (how === 'lost') this.#answer({ kind: 'failed' });
-        else this.#arrivedAtClient();
-      });
+    if (!client.host.isUp || client.host.life !== this.#clientLife) {
+      this.#isOver = true;
+      this.#leaveServer();
+      return;
+    }
+    // The server works while the bytes flow: what they wait for it is added at the end, one event instead of two.
+    const sentMs = world.occupy(server.host, ms);
+    this.#firstByteMs = sentMs + world.timeline.nowMs() + world.latencyMs(server.host, client.host) - this.#askedMs;
+    this.#transfer = world.move(server.host, client.host, this.bytes, 'neighbour', (how) => {
+      this.#leaveServer();
+      if (how === 'lost') this.#answer({ kind: 'failed' });
+      else this.#arrivedAtClient(sentMs);
     });
   }
 
-  #arrivedAtClient(): void {
+  #arrivedAtClient(delayMs: number): void {
     const { client } = this;
     const { world } = client.swarm;
-    world.work(client.host, this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte), () => {
+    const workMs = this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
+    world.timeline.after(delayMs + world.occupy(client.host, workMs), () => {
       const totalMs = world.timeline.nowMs() - this.#askedMs;
       this.#answer({ kind: 'ok', firstByteMs: this.#firstByteMs, totalMs });
     });

@@ -43,9 +43,19 @@ export interface Swarm {
   /** Who announced the content, as the keepers of its record answer. */
   find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void;
   haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void;
-  /** One answer per content; granted all when no coordinator answers. */
-  claim(own: ShoalNode, region: Region, contents: readonly number[], answered: (replies: ClaimReply[]) => void): void;
-  settle(own: ShoalNode, region: Region, contents: readonly number[], outcome: 'held' | 'failed'): void;
+  /** One answer per content; granted all when no coordinator answers. Sent after `delayMs`. */
+  claim(
+    own: ShoalNode,
+    region: Region,
+    contents: readonly number[],
+    init: { delayMs: number; answered: (replies: ClaimReply[]) => void },
+  ): void;
+  settle(
+    own: ShoalNode,
+    region: Region,
+    contents: readonly number[],
+    init: { delayMs: number; outcome: 'held' | 'failed' },
+  ): void;
   announce(own: ShoalNode, contents: readonly number[]): void;
   /** A node is gone: coordinators forget it. */
   forget(node: ShoalNode): void;
@@ -156,7 +166,12 @@ class ModelledSwarm implements Swarm {
     });
   }
 
-  claim(own: ShoalNode, region: Region, contents: readonly number[], answered: (replies: ClaimReply[]) => void): void {
+  claim(
+    own: ShoalNode,
+    region: Region,
+    contents: readonly number[],
+    { delayMs, answered }: { delayMs: number; answered: (replies: ClaimReply[]) => void },
+  ): void {
     const { life } = own.host;
     const coordinator = this.#coordinator(region);
     if (coordinator === undefined) {
@@ -172,15 +187,22 @@ class ModelledSwarm implements Swarm {
       const backMs = coordinator === own ? 0 : this.world.latencyMs(coordinator.host, own.host);
       this.world.timeline.after(backMs, () => own.host.isUp && own.host.life === life && answered(replies));
     };
-    if (coordinator === own) reply();
-    else {
+    if (coordinator === own) {
+      if (delayMs === 0) reply();
+      else this.world.timeline.after(delayMs, reply);
+    } else {
       // The next closest is asked after a while; it knows nothing, so it grants.
       const refused = (): void => answered(contents.map(() => ({ kind: 'granted' })));
-      this.world.send(own.host, coordinator.host, 'claim', { bytes, arrived: reply, refused });
+      this.world.send(own.host, coordinator.host, 'claim', { bytes, delayMs, arrived: reply, refused });
     }
   }
 
-  settle(own: ShoalNode, region: Region, contents: readonly number[], outcome: 'held' | 'failed'): void {
+  settle(
+    own: ShoalNode,
+    region: Region,
+    contents: readonly number[],
+    { delayMs, outcome }: { delayMs: number; outcome: 'held' | 'failed' },
+  ): void {
     const coordinator = this.#coordinator(region);
     if (coordinator === undefined) return;
     const arrived = (): void => {
@@ -189,7 +211,7 @@ class ModelledSwarm implements Swarm {
     };
     const bytes = this.#claimBytes(contents);
     if (coordinator === own) arrived();
-    else this.world.send(own.host, coordinator.host, 'settle', { bytes, arrived });
+    else this.world.send(own.host, coordinator.host, 'settle', { bytes, delayMs, arrived });
   }
 
   /** Each keeper gets one batch; records are there at once, since nobody could tell the difference of a round trip. */
