@@ -27,12 +27,7 @@ export interface World {
    * A message: `arrived` is called at the receiver once its processors took it in, `refused` at the sender when the
    * receiver is not up by then.
    */
-  send(
-    from: Host,
-    to: Host,
-    kind: MessageKind,
-    init: MessageInit,
-  ): void;
+  send(from: Host, to: Host, kind: MessageKind, init: MessageInit): void;
   /** Puts work behind what a host's processors have; answers the ms until it is done. */
   occupy(host: Host, ms: number): number;
   /** Work for a host's processors. */
@@ -112,12 +107,7 @@ class Cluster implements World {
     return transfer;
   }
 
-  send(
-    from: Host,
-    to: Host,
-    kind: MessageKind,
-    init: MessageInit,
-  ): void {
+  send(from: Host, to: Host, kind: MessageKind, init: MessageInit): void {
     const { bytes, delayMs = 0, arrived, refused } = init;
     this.counters.messages[kind] += 1;
     this.counters.messageBytes += bytes;

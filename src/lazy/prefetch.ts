@@ -141,7 +141,11 @@ class LayerPrefetcher implements Prefetcher {
   /** This piece and the next ones, as long as there are any. */
   async #start(first: StartPiece<BlobDevice>): Promise<void> {
     const { signal } = this.#stopping;
-    for (let piece: StartPiece<BlobDevice> | undefined = first; piece !== undefined && !signal.aborted; piece = this.#starts.next()) {
+    for (
+      let piece: StartPiece<BlobDevice> | undefined = first;
+      piece !== undefined && !signal.aborted;
+      piece = this.#starts.next()
+    ) {
       const { layer: device } = piece;
       try {
         await this.#fetch(device, piece.run, signal);

@@ -29,7 +29,10 @@ export class ClaimBatches {
     if (chunk.bytes >= CLAIM_WAIT_LIMITS.regionBytes) {
       // All of its region: nothing else could come into the message.
       const delayMs = CLAIM_WAIT_LIMITS.gatherMs;
-      this.#node.swarm.claim(this.#node, region, [chunk.content], { delayMs, answered: ([reply]) => answered(reply as ClaimReply) });
+      this.#node.swarm.claim(this.#node, region, [chunk.content], {
+        delayMs,
+        answered: ([reply]) => answered(reply as ClaimReply),
+      });
       return;
     }
     const key = region.blob * 65_536 + region.region;

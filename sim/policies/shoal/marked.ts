@@ -16,7 +16,12 @@ export function markedOf(image: SimImage): readonly Marked[] {
   const known = markedParts.get(image);
   if (known !== undefined) return known;
   const marked = image.files.flat().sort((a, b) => a - b);
-  const parts = image.layers.map(({ first, end }) => partOf(image, marked.filter((at) => at >= first && at < end)));
+  const parts = image.layers.map(({ first, end }) =>
+    partOf(
+      image,
+      marked.filter((at) => at >= first && at < end),
+    ),
+  );
   markedParts.set(image, parts);
   return parts;
 }
@@ -49,7 +54,10 @@ export function chunksIn({ positions, starts }: Marked, { offset, length }: Byte
 
 /** The chunks of a layer in the order in which the daemon's policy fetches what nobody waits for: each node in another. */
 export function inOwnOrder(node: string, image: SimImage, { first, end, index }: SimLayer): number[] {
-  const part = partOf(image, Array.from({ length: end - first }, (_, at) => first + at));
+  const part = partOf(
+    image,
+    Array.from({ length: end - first }, (_, at) => first + at),
+  );
   const seed = `${node}/${image.name}/${index}`;
   const runs = restOrder({ deviceSize: part.bytes, hintBytes: 0, recorded: [], seed });
   return [...runs].flatMap((run) => chunksIn(part, run));

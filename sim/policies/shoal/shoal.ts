@@ -43,7 +43,8 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
   /** What the image marks, a few pieces at a time, in the daemon's order; `layers`: as it was before there was one for all. */
   function fetchMarked(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
-    const pools = settings.hintOrder === 'mixed' ? [createStartPool<Marked>()] : image.layers.map(() => createStartPool<Marked>());
+    const pools =
+      settings.hintOrder === 'mixed' ? [createStartPool<Marked>()] : image.layers.map(() => createStartPool<Marked>());
     for (const [at, marked] of markedOf(image).entries()) {
       const { bytes } = marked;
       const seed = `${node.id} ${image.name} ${at}`;
