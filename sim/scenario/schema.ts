@@ -181,9 +181,9 @@ export const SCENARIO_SCHEMA: Node = object(
       hint_order: {
         type: 'string',
         description:
-          'layers: the marked part comes layer by layer, within a layer in an order of the node’s own, as the daemon does it; mixed: pieces of all layers in one such order (docs/studies/flash-crowd.md).',
+          'mixed: pieces of all layers in one order of the node’s own, as the daemon does it; layers: layer by layer, within a layer in such an order, as it did before docs/studies/flash-crowd.md.',
         enum: ['layers', 'mixed'],
-        default: 'layers',
+        default: 'mixed',
       },
       replication: integer('Peers that keep the record of an announced chunk.', { min: 1, max: 20, default: 3 }),
       background: { type: 'boolean', description: 'Fetch the rest of the image after the start.', default: false },

@@ -53,7 +53,12 @@ export interface SimImage {
 /** Where the reads of a start come from: made up, or recorded. */
 export type ReadSource =
   | { readonly kind: 'synthetic'; readonly skew: number; readonly thinkMs: number; readonly readers: number }
-  | { readonly kind: 'trace'; readonly plan: ReadPlan };
+  | {
+      readonly kind: 'trace';
+      readonly plan: ReadPlan;
+      /** Chunk positions that were fetched ahead when the chunk at this position was read. */
+      readonly ahead: ReadonlyMap<number, readonly number[]>;
+    };
 
 /** The cold reads of one start. Arrays of equal length, one entry a read. */
 export interface ReadPlan {

@@ -40,6 +40,14 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
     for (let lane = 0; lane < Math.max(1, BACKGROUND_PARALLEL / swarm.unit); lane += 1) next();
   }
 
+  /** What was fetched ahead of readers when the start was recorded. */
+  function fetchAhead(node: ShoalNode, image: SimImage, positions: readonly number[]): void {
+    for (const at of positions) {
+      const chunk = image.chunks[at] as SimImage['chunks'][number];
+      node.need({ chunk, layer: image.layers[chunk.layer] as SimLayer }, 'prefetch', () => {});
+    }
+  }
+
   /** What the image marks, a few pieces at a time, in the daemon's order; `layers`: as it was before there was one for all. */
   function fetchMarked(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
@@ -87,7 +95,8 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
         read(at, answered) {
           const chunk = image.chunks[at] as SimImage['chunks'][number];
           const device = devices[chunk.layer] as Device;
-          if (settings.readahead && !node.has(chunk.content)) device.onDemand(at);
+          if (image.reads.kind === 'trace') fetchAhead(node, image, image.reads.ahead.get(at) ?? []);
+          else if (settings.readahead && !node.has(chunk.content)) device.onDemand(at);
           node.need({ chunk, layer: device.layer }, 'demand', answered);
         },
         done() {
