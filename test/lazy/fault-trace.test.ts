@@ -25,7 +25,14 @@ function device(blob: Digest, has: ReadonlySet<number>, fill: BlobDevice['fill']
     });
   }
   const info = { format: 'estargz', size: 2 * CHUNK, sources: [] };
-  return { blob, name: blob, table: builder.build(), info, fill, hasChunk: (row: number) => has.has(row) } as unknown as BlobDevice;
+  return {
+    blob,
+    name: blob,
+    table: builder.build(),
+    info,
+    fill,
+    hasChunk: (row: number) => has.has(row),
+  } as unknown as BlobDevice;
 }
 
 function setup() {

@@ -47,8 +47,7 @@ test('units of 4 MiB give start times within 20 %, of 2 MiB within 8 %, and the 
 });
 
 test('small scenarios move single chunks, large ones as much as a claim region or a file holds', () => {
-  const unitOf = (changes: string): number =>
-    unitChunks(parseScenario(`${CROWD}\n${changes}`, { name: 'crowd.toml' }));
+  const unitOf = (changes: string): number => unitChunks(parseScenario(`${CROWD}\n${changes}`, { name: 'crowd.toml' }));
   assert.equal(unitOf(''), 1);
   const large = (image: string): number =>
     unitChunks(

@@ -9,21 +9,18 @@ export interface Marked {
   readonly bytes: number;
 }
 
-const markedParts = new WeakMap<SimImage, readonly Marked[]>();
-
 /** The marked part of each layer of an image. */
 export function markedOf(image: SimImage): readonly Marked[] {
-  const known = markedParts.get(image);
-  if (known !== undefined) return known;
   const marked = image.files.flat().sort((a, b) => a - b);
-  const parts = image.layers.map(({ first, end }) =>
-    partOf(
-      image,
-      marked.filter((at) => at >= first && at < end),
-    ),
-  );
-  markedParts.set(image, parts);
-  return parts;
+  return image.layers.map(({ first, end }) => {
+    const positions = marked.filter((at) => at >= first && at < end);
+    return partOf(image, [...new Set(positions)]);
+  });
+}
+
+/** All of each layer. */
+export function layersOf(image: SimImage): readonly Marked[] {
+  return image.layers.map((layer) => wholeOf(image, layer));
 }
 
 function partOf(image: SimImage, positions: readonly number[]): Marked {
@@ -36,29 +33,44 @@ function partOf(image: SimImage, positions: readonly number[]): Marked {
   return { positions, starts, bytes };
 }
 
+/** Where in `positions` the chunk is. */
+export function placeIn({ positions }: Marked, at: number): number {
+  return lowerBound(positions, at);
+}
+
 /** Positions of the chunks that begin in this range. */
 export function chunksIn({ positions, starts }: Marked, { offset, length }: ByteRange): number[] {
-  let first = 0;
-  let last = starts.length;
-  while (first < last) {
-    const middle = (first + last) >>> 1;
-    if ((starts[middle] as number) < offset) first = middle + 1;
-    else last = middle;
-  }
   const found: number[] = [];
-  for (let at = first; at < starts.length && (starts[at] as number) < offset + length; at += 1) {
+  const end = offset + length;
+  for (let at = lowerBound(starts, offset); at < starts.length && (starts[at] as number) < end; at += 1) {
     found.push(positions[at] as number);
   }
   return found;
 }
 
+/** The first place of a value of at least `least` in a sorted list. */
+function lowerBound(values: readonly number[], least: number): number {
+  let first = 0;
+  let last = values.length;
+  while (first < last) {
+    const middle = (first + last) >>> 1;
+    if ((values[middle] as number) < least) first = middle + 1;
+    else last = middle;
+  }
+  return first;
+}
+
 /** The chunks of a layer in the order in which the daemon's policy fetches what nobody waits for: each node in another. */
-export function inOwnOrder(node: string, image: SimImage, { first, end, index }: SimLayer): number[] {
-  const part = partOf(
+export function inOwnOrder(node: string, image: SimImage, layer: SimLayer): number[] {
+  const part = wholeOf(image, layer);
+  const seed = `${node}/${image.name}/${layer.index}`;
+  const runs = restOrder({ deviceSize: part.bytes, hintBytes: 0, recorded: [], seed });
+  return [...runs].flatMap((run) => chunksIn(part, run));
+}
+
+function wholeOf(image: SimImage, { first, end }: SimLayer): Marked {
+  return partOf(
     image,
     Array.from({ length: end - first }, (_, at) => first + at),
   );
-  const seed = `${node}/${image.name}/${index}`;
-  const runs = restOrder({ deviceSize: part.bytes, hintBytes: 0, recorded: [], seed });
-  return [...runs].flatMap((run) => chunksIn(part, run));
 }

@@ -4,7 +4,7 @@ import type { SimImage, SimLayer } from '../../workload/image.ts';
 import { runReads } from '../../workload/reader.ts';
 import type { Policy, PolicyComponents, Start } from '../policy.ts';
 import { Device } from './device.ts';
-import { chunksIn, inOwnOrder, type Marked, markedOf } from './marked.ts';
+import { chunksIn, inOwnOrder, layersOf, type Marked, markedOf } from './marked.ts';
 import { ShoalNode } from './node.ts';
 import { createSwarm } from './swarm.ts';
 
@@ -25,6 +25,10 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
   });
   const settings = scenario.shoal;
   const ends = new Map<Host, (() => void)[]>();
+  const marked = new Map(components.images.map((image) => [image, markedOf(image)]));
+  const devices = new Map(
+    components.images.map((image) => [image, settings.hints ? markedOf(image) : layersOf(image)]),
+  );
 
   function background(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
@@ -53,11 +57,11 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
     const { life } = node.host;
     const pools =
       settings.hintOrder === 'mixed' ? [createStartPool<Marked>()] : image.layers.map(() => createStartPool<Marked>());
-    for (const [at, marked] of markedOf(image).entries()) {
-      const { bytes } = marked;
+    for (const [at, part] of (marked.get(image) ?? []).entries()) {
+      const { bytes } = part;
       const seed = `${node.id} ${image.name} ${at}`;
       const plan = { deviceSize: bytes, hintBytes: bytes, recorded: [], seed, isShared: true };
-      pools[settings.hintOrder === 'mixed' ? 0 : at]?.add(marked, plan);
+      pools[settings.hintOrder === 'mixed' ? 0 : at]?.add(part, plan);
     }
     const next = (): void => {
       if (node.host.life !== life) return;
@@ -90,11 +94,12 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
     start({ host, image, plan, ready }: Start) {
       const node = swarm.nodeOf(host);
       if (settings.hints) fetchMarked(node, image);
-      const devices = image.layers.map((layer) => new Device(node, image, layer));
+      const parts = devices.get(image) as readonly Marked[];
+      const open = image.layers.map((layer, at) => new Device(node, image, { layer, part: parts[at] as Marked }));
       const stop = runReads(swarm.world.timeline, plan, {
         read(at, answered) {
           const chunk = image.chunks[at] as SimImage['chunks'][number];
-          const device = devices[chunk.layer] as Device;
+          const device = open[chunk.layer] as Device;
           if (image.reads.kind === 'trace') fetchAhead(node, image, image.reads.ahead.get(at) ?? []);
           else if (settings.readahead && !node.has(chunk.content)) device.onDemand(at);
           node.need({ chunk, layer: device.layer }, 'demand', answered);
