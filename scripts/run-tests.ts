@@ -1,11 +1,14 @@
 import { spawn } from 'node:child_process';
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { CANARY_FOLDER, type CanaryReport, readCanaryReport } from '../test/canary/records.ts';
 import type { TestResult } from './event-reporter.ts';
 
 const REPORTER = fileURLToPath(new URL('./event-reporter.ts', import.meta.url));
+/** Looks for secrets of tests where they should not be, in every process of a test file. */
+const WATCH = new URL('../test/canary/watch.ts', import.meta.url).href;
 
 /** Bytes of a test file's own output that are kept to be shown when it fails. */
 const OUTPUT_KEPT = 64 * 1024;
@@ -29,6 +32,8 @@ export interface FileResult {
   readonly elapsedMs: number;
   /** Standard output and error, its last part. */
   readonly output: string;
+  /** What became of the secrets it used. */
+  readonly canaries: CanaryReport;
 }
 
 /** Files that need privileges, daemons and mounts, one after the other; the rest is safe to run side by side. */
@@ -78,6 +83,8 @@ export async function runFile(
 ): Promise<FileResult> {
   const folder = mkdtempSync(join(tmpdir(), 'shoal-test-'));
   const events = join(folder, 'events');
+  const sightings = join(folder, 'canaries');
+  mkdirSync(sightings);
   const startedMs = performance.now();
   try {
     const args = [`--test-reporter=${REPORTER}`, `--test-reporter-destination=${events}`];
@@ -85,7 +92,12 @@ export async function runFile(
       cwd: root,
       detached: true,
       // Set when this runs in a test itself: the file would then report to that test's runner, not to ours.
-      env: { ...process.env, NODE_TEST_CONTEXT: undefined },
+      env: {
+        ...process.env,
+        NODE_TEST_CONTEXT: undefined,
+        NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --import=${WATCH}`,
+        [CANARY_FOLDER]: sightings,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const killGroup = (): void => endGroup(child.pid);
@@ -111,7 +123,11 @@ export async function runFile(
     const tests = readEvents(events);
     const trouble = fileTrouble(tests, late ? `was still running after ${limits.fileTimeoutMs} ms` : status);
     if (trouble !== undefined) tests.push({ name: 'the file itself', outcome: 'failed', detail: trouble });
-    return { file, tests, elapsedMs: performance.now() - startedMs, output };
+    const canaries = readCanaryReport(sightings);
+    for (const leak of canaries.leaks) {
+      tests.push({ name: 'secrets stay where they belong', outcome: 'failed', detail: `one was seen ${leak}` });
+    }
+    return { file, tests, elapsedMs: performance.now() - startedMs, output, canaries };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -76,9 +76,12 @@ function indent(text: string): string {
 
 function summarize(failedChecks: readonly string[], results: readonly FileResult[], isCi: boolean): number {
   const total = { passed: 0, failed: failedChecks.length, skipped: 0 };
+  const secrets = { used: 0, leaked: 0 };
   print('');
   for (const name of failedChecks) print(`failed:  ${name}`);
   for (const result of results) {
+    secrets.used += result.canaries.used;
+    secrets.leaked += result.canaries.leaks.length;
     for (const test of result.tests) {
       total[test.outcome] += 1;
       if (test.outcome === 'failed') print(`failed:  ${result.file}: ${test.name}`);
@@ -86,6 +89,8 @@ function summarize(failedChecks: readonly string[], results: readonly FileResult
     }
   }
   if (total.skipped > 0 && isCi) print('CI is set: a skipped test is a failure');
+  const { used, leaked } = secrets;
+  print(`secrets of tests: sent ${used} times where they belong, seen ${leaked} times elsewhere`);
   print(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
   if (total.failed > 0) return 1;
   return total.skipped > 0 && isCi ? 3 : 0;

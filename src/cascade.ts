@@ -7,6 +7,7 @@ import { createGivenCredentials } from './lazy/given-credentials.ts';
 import type { ImageRecords } from './lazy/images.ts';
 import { type ConfiguredMirrors, createConfiguredMirrors } from './lazy/mirrors.ts';
 import type { Neighbourhood } from './lazy/neighbourhood.ts';
+import { createNeighbourlyRegistry } from './lazy/neighbourly-registry.ts';
 import { createOriginBlobs } from './lazy/origin-blobs.ts';
 import { createConfiguredRegistry } from './lazy/registry.ts';
 import type { Logger } from './log.ts';
@@ -28,7 +29,7 @@ import { route } from './store/route.ts';
 export interface Cascade {
   /** What devices fill from. */
   readonly source: ChunkStore;
-  /** Manifests and indexes: through mirrors where there are any. */
+  /** Manifests and indexes: from neighbours, then through mirrors where there are any. */
   readonly registry: RegistryClient;
   /** The registries themselves. */
   readonly direct: RegistryClient;
@@ -64,7 +65,7 @@ export async function openCascade(
   const [mirror, origin] = [sourceCounters('mirror'), sourceCounters('origin')];
   const mirrors = createConfiguredMirrors(config, { ...parts, blobs, direct, counters: mirror });
   stack.defer(() => mirrors.chains.close());
-  const registry = createMirroredRegistry({ ...parts, origin: direct, chains: mirrors.chains });
+  const mirrored = createMirroredRegistry({ ...parts, origin: direct, chains: mirrors.chains });
 
   const ledger = createFetchLedger(parts);
   const counted = (inner: ChunkStore, counters: SourceCounters): ChunkStore =>
@@ -91,6 +92,8 @@ export async function openCascade(
   });
   const swarm = await joinSwarm(config, { ...components, ledger, local: held, own, outside, counters: neighbour });
   if (swarm !== undefined) stack.defer(() => swarm.stop());
+  const documents = swarm?.plane.documents;
+  const registry = documents === undefined ? mirrored : createNeighbourlyRegistry({ registry: mirrored, documents });
   return {
     source: swarm?.plane.cascade ?? dedup(ledger.watch(route(own, outside))),
     ...{ registry, direct, given, asked, mirrors, swarm, ledger },

@@ -471,9 +471,9 @@ export const CONFIG_SCHEMA = {
           type: 'integer',
           minimum: 67_108_864,
           maximum: 68_719_476_736,
-          default: 1_073_741_824,
+          default: 1_610_612_736,
           description:
-            'What the limits above may add up to when every peer behaves as badly as it can; a configuration that passes it is refused.',
+            'What the limits above, and those of chunks under way from and to peers, may add up to when every peer behaves as badly as it can; a configuration that passes it is refused.',
         },
         private_images: {
           type: 'array',

@@ -5,12 +5,14 @@ import { openCascade } from './cascade.ts';
 import { systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { startControlServer } from './control/server.ts';
+import { trimBytes } from './core/byte-pool.ts';
 import type { Digest } from './core/digest.ts';
 import { backgroundPolicy } from './core/policy/background.ts';
 import type { ShoalError } from './errors.ts';
 import { hostPlatform } from './image/platform.ts';
 import { createLayerReaders } from './image/readers/index.ts';
 import { openUnnoticed } from './kernel/fanotify.ts';
+import { returnFreeMemory } from './kernel/heap.ts';
 import { backgroundRules } from './lazy/background-rules.ts';
 import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createConfiguredPlainLayers } from './lazy/configured-layers.ts';
@@ -57,6 +59,8 @@ export interface RunningDaemon {
 
 /** Read-ahead of lazy mounts: one event then brings up to this much, see docs/design.md. */
 const READ_AHEAD_KB = 1024;
+/** How long a burst's buffers stay for the next one, ms. */
+const TRIM_EVERY_MS = 2_000;
 
 /**
  * Starts everything `shoal serve` does and resolves when its sockets answer. Needs no network. Throws CONFIG_INVALID,
@@ -72,6 +76,8 @@ export async function runDaemon(
   const { root } = config;
   const stack = new AsyncDisposableStack();
   try {
+    const trimming = setInterval(() => trimBytes() > 0 && returnFreeMemory(), TRIM_EVERY_MS).unref();
+    stack.defer(() => clearInterval(trimming));
     // State: one database and the blob store, both below the root.
     await makeRoot(root);
     const db = await openDatabase(join(root, 'meta'));
@@ -162,6 +168,7 @@ export async function runDaemon(
       direct: mirrors.past(createBlobOpener(direct)),
       blobs,
       readers,
+      documents: swarm?.plane.documents,
       log,
       ...(plain === undefined ? {} : { plain }),
     });

@@ -1,4 +1,5 @@
 /** The swarm's part of the composition root. */
+import { join } from 'node:path';
 import type { Config } from './config.ts';
 import type { Digest } from './core/digest.ts';
 import { matchesPattern } from './core/policy/background.ts';
@@ -8,7 +9,9 @@ import { type Neighbourhood, openNeighbourhood } from './lazy/neighbourhood.ts';
 import { startConfiguredSwarm } from './lazy/swarm.ts';
 import { parseListen } from './source/peer/bootstrap.ts';
 import type { DataPlaneComponents } from './source/peer/data/data-plane.ts';
+import { DATA_LIMITS } from './source/peer/data/limits.ts';
 import type { Swarm } from './source/peer/swarm.ts';
+import { openDocuments } from './store/documents.ts';
 
 /** Joins the swarm of the configuration; undefined when it names none. Throws CONFIG_INVALID, UNAVAILABLE. */
 export async function joinSwarm(
@@ -22,8 +25,13 @@ export async function joinSwarm(
   const { clock, log, images } = components;
   const isPrivate = (image: string): boolean => privateImages.some((pattern) => matchesPattern(pattern, image));
   const shareable = (blob: Digest): boolean => privateImages.length === 0 || !images.namesOf(blob).some(isPrivate);
-  return await openNeighbourhood(
-    { ...components, shareable },
+  let joined: Neighbourhood<Swarm> | undefined;
+  const store = await openDocuments(
+    { log, onGone: (digests) => joined?.gone(digests) },
+    { directory: join(config.root, 'documents'), maxBytes: DATA_LIMITS.documentsBytes },
+  );
+  joined = await openNeighbourhood(
+    { ...components, shareable, documents: { store, isPrivate } },
     { root: config.root, host: parseListen(listen).host, dataPort, uploadBytesPerSecond },
     async (held, { fingerprint }) => {
       const swarm = await startConfiguredSwarm(config, { held, clock, log }, { fingerprint });
@@ -31,4 +39,5 @@ export async function joinSwarm(
       return swarm;
     },
   );
+  return joined;
 }

@@ -11,7 +11,7 @@ export const mirrorsCommand: Command = {
   argCount: { min: 0, max: 0 },
   summary: 'show the mirrors of each registry, their health and what they gave',
   description:
-    'Asks the daemon. Shows for each registry that has a `hosts.toml` or images on this node what is asked for its\ncontent, in order: mirrors, a forward proxy, the registry itself; with health, last error and bytes given.',
+    'Asks the daemon. Shows for each registry that has a `hosts.toml` or images on this node what is asked for its\ncontent, in order: mirrors, a forward proxy, the registry itself; with health, last error and bytes given. The last\nrow is what `_default` says of all others.',
   options: { json: { type: 'boolean', description: 'print JSON' } },
   async run({ config, options, io, signal }) {
     const client = createControlClient({ socket: config().control.socket });
@@ -33,10 +33,11 @@ export function renderMirrors(report: MirrorsReport, io: Io): string {
 }
 
 function registryRows({ registry, mirrors, origin }: RegistryMirrors, io: Io): string[][] {
+  const name = registry === '_default' ? 'any other (_default)' : printable(registry);
   const asked = mirrors.map((mirror) => mirrorCells(mirror, io));
   if (origin) asked.push(['the registry itself', 'origin', '', '', '', '', '']);
   if (asked.length === 0) asked.push(['nothing', '', '', '', '', '', '']);
-  return asked.map((cells, index) => [index === 0 ? printable(registry) : '', ...cells]);
+  return asked.map((cells, index) => [index === 0 ? name : '', ...cells]);
 }
 
 function mirrorCells({ url, kind, capabilities, health, requests, failures, bytes }: MirrorStatus, io: Io): string[] {
@@ -52,11 +53,13 @@ function mirrorCells({ url, kind, capabilities, health, requests, failures, byte
   ];
 }
 
-function registryNotes({ registry, file, error, warnings, mirrors }: RegistryMirrors, io: Io): string[] {
+function registryNotes({ registry, error, warnings, mirrors }: RegistryMirrors, io: Io): string[] {
   const note = (tint: 'red' | 'yellow', word: string, text: string): string =>
     `${paint(io, tint, word)} ${printable(text)}\n`;
   return [
-    ...(error === undefined ? [] : [note('red', 'error', `${file ?? registry} is not in effect: ${error}`)]),
+    ...(error === undefined
+      ? []
+      : [note('red', 'error', `of ${registry}, whose newest hosts.toml is not in effect: ${error}`)]),
     ...warnings.map((warning) => note('yellow', 'warning', warning)),
     ...mirrors.flatMap(({ url, lastError }) =>
       lastError === undefined ? [] : [note('yellow', 'last error', `${url} at ${lastError.at}: ${lastError.message}`)],

@@ -1,16 +1,10 @@
-import type { Transform } from 'node:stream';
-import {
-  constants,
-  createGunzip,
-  createInflateRaw,
-  createZstdDecompress,
-  inflateRawSync,
-  zstdDecompressSync,
-} from 'node:zlib';
+import { constants, inflateRawSync, zstdDecompressSync } from 'node:zlib';
 import { uncompress } from 'lz4-napi';
+import { freeBytes, takeBytes } from '../core/byte-pool.ts';
 import type { Codec } from '../core/chunk-table.ts';
 import { ShoalError } from '../errors.ts';
-import { startAtBit } from './deflate-prefix.ts';
+import { type InflateStart, inflateOnThread } from '../kernel/thread-inflate.ts';
+import { zstdOnThread } from '../kernel/thread-zstd.ts';
 
 /**
  * Extents that decode to at most this many bytes are decoded on the calling thread: up to here that costs less CPU
@@ -24,8 +18,6 @@ const INLINE_SLACK_BYTES = 4096;
 
 /** log2 of the largest zstd window accepted, bytes: 128 MiB, the zstd command's own limit. */
 const ZSTD_WINDOW_LOG_MAX = 27;
-/** zlib's smallest `chunkSize`. */
-const MIN_OUTPUT_BYTES = 64;
 const GZIP_TRAILER_BYTES = 8;
 /** zstd frames of one extent: each costs a trip to the thread pool, and may be empty. */
 export const MAX_EXTENT_FRAMES = 2048;
@@ -70,7 +62,8 @@ export async function decodeExtent(
     const decoded = decodeInline(codec, coded, decodedLength);
     if (decoded !== undefined) return decoded;
   }
-  return decodeStream(codec, coded, decodedLength, signal);
+  if (codec === 'gzip') return await decodeGzip(coded, decodedLength, { wrapper: 'raw' }, signal);
+  return await decodeZstd(coded, decodedLength, signal);
 }
 
 /** On the thread pool; the library takes the size in front of the block, and writes nothing past it. */
@@ -124,110 +117,71 @@ function decodeInline(codec: 'gzip' | 'zstd', coded: Uint8Array, decodedLength: 
   throw endsEarly(decoded.byteLength, decodedLength);
 }
 
-/** Decodes on zlib's thread pool into one buffer of exactly the wanted size, and stops there. */
-async function decodeStream(
-  codec: 'gzip' | 'zstd',
+/** One member, or a span of a stream and the members that start in it, into a buffer of the pool. */
+async function decodeGzip(
   coded: Uint8Array,
   decodedLength: number,
+  start: InflateStart,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  const parts: Uint8Array[] = [];
-  let have = 0;
-  let at = 0;
-  let frames = 0;
-  do {
-    const wanted = decodedLength - have;
-    const chunkSize = Math.max(MIN_OUTPUT_BYTES, wanted);
-    const stream =
-      codec === 'gzip'
-        ? createInflateRaw({ chunkSize, ...GZIP_OPTIONS })
-        : createZstdDecompress({ chunkSize, ...ZSTD_OPTIONS });
-    const decoded = await runDecoder(stream, [coded.subarray(at)], wanted, signal);
-    parts.push(...decoded.parts);
-    have += decoded.have;
-    at += decoded.consumed;
-    frames += 1;
-    // Node's decoder stops behind a zstd frame; of gzip, one member is all there is to an extent.
-  } while (codec === 'zstd' && have < decodedLength && at < coded.byteLength && frames < MAX_EXTENT_FRAMES);
-  if (have < decodedLength) throw endsEarly(have, decodedLength);
-  return joined(parts, decodedLength);
+  return await intoPool(decodedLength, signal, async (output) => {
+    let { taken, made, ended, damaged: isDamaged } = await inflateOnThread(coded, output, start);
+    // A raw stream's member ends with its CRC-32 and length, which the chunk digests make superfluous.
+    taken += GZIP_TRAILER_BYTES;
+    const spansMembers = start.bits !== undefined;
+    while (spansMembers && ended && !isDamaged && made < decodedLength && taken < coded.byteLength) {
+      signal.throwIfAborted();
+      const next = await inflateOnThread(coded.subarray(taken), output.subarray(made), { wrapper: 'gzip' });
+      ({ ended, damaged: isDamaged } = next);
+      if (next.taken === 0) break;
+      taken += next.taken;
+      made += next.made;
+    }
+    if (made >= decodedLength) return;
+    throw isDamaged ? damaged() : endsEarly(made, decodedLength);
+  });
 }
 
-/** A span of a gzip stream: what is left of one member from a checkpoint on, and then members that start in it. */
-async function decodeSpan(
+function decodeSpan(
   coded: Uint8Array,
   decodedLength: number,
   { bits, window }: SpanStart,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
   if (coded.byteLength === 0) throw endsEarly(0, decodedLength);
-  const first = startAtBit(coded[0] as number, bits);
-  const chunkSize = Math.max(MIN_OUTPUT_BYTES, decodedLength);
-  const raw = createInflateRaw({
-    chunkSize,
-    ...GZIP_OPTIONS,
-    ...(window === undefined ? {} : { dictionary: window }),
+  return decodeGzip(coded, decodedLength, { wrapper: 'raw', bits, window }, signal);
+}
+
+async function decodeZstd(coded: Uint8Array, decodedLength: number, signal: AbortSignal): Promise<Uint8Array> {
+  return await intoPool(decodedLength, signal, async (output) => {
+    const made = await zstdOnThread(coded, output, MAX_EXTENT_FRAMES);
+    if (made === undefined) throw damaged();
+    if (made < decodedLength) throw endsEarly(made, decodedLength);
   });
-  const member = await runDecoder(raw, [first, coded.subarray(1)], decodedLength, signal);
-  if (member.have >= decodedLength) return joined(member.parts, decodedLength);
-  // The member's own end: CRC-32 and length, which the chunk digests make superfluous.
-  const next = member.consumed - first.byteLength + 1 + GZIP_TRAILER_BYTES;
-  const wanted = decodedLength - member.have;
-  if (next >= coded.byteLength) throw endsEarly(member.have, decodedLength);
-  const gunzip = createGunzip({ chunkSize: Math.max(MIN_OUTPUT_BYTES, wanted), ...GZIP_OPTIONS });
-  const rest = await runDecoder(gunzip, [coded.subarray(next)], wanted, signal);
-  const have = member.have + rest.have;
-  if (have < decodedLength) throw endsEarly(have, decodedLength);
-  return joined([...member.parts, ...rest.parts], decodedLength);
 }
 
-interface Decoded {
-  readonly parts: readonly Uint8Array[];
-  readonly have: number;
-  /** Bytes of the input that the decoder took. */
-  readonly consumed: number;
-}
-
-/** What the stream makes of `input`, until it ends or has made `wanted` bytes. */
-function runDecoder(
-  stream: Transform & { readonly bytesWritten: number },
-  input: readonly Uint8Array[],
-  wanted: number,
+/** The buffer that `fill` fills; it goes back when that fails. */
+async function intoPool(
+  length: number,
   signal: AbortSignal,
-): Promise<Decoded> {
-  return new Promise((resolve, reject) => {
-    const parts: Uint8Array[] = [];
-    let have = 0;
-    const settle = (finish: () => void): void => {
-      signal.removeEventListener('abort', onAbort);
-      stream.destroy();
-      finish();
-    };
-    const done = (): void => settle(() => resolve({ parts, have, consumed: stream.bytesWritten }));
-    const onAbort = (): void => settle(() => reject(signal.reason));
-    signal.addEventListener('abort', onAbort, { once: true });
-    // Destroying from inside `data` ends the decoder before it asks for another output buffer.
-    stream.on('data', (part: Buffer) => {
-      parts.push(part);
-      have += part.byteLength;
-      if (have >= wanted) done();
-    });
-    stream.on('error', (cause) => settle(() => reject(damaged(cause))));
-    stream.on('end', done);
-    for (const bytes of input) stream.write(bytes);
-    stream.end();
-  });
-}
-
-function joined(parts: readonly Uint8Array[], decodedLength: number): Uint8Array {
-  const first = parts[0] as Uint8Array;
-  return (parts.length === 1 ? first : Buffer.concat(parts)).subarray(0, decodedLength);
+  fill: (output: Uint8Array) => Promise<void>,
+): Promise<Uint8Array> {
+  const output = takeBytes(length);
+  try {
+    await fill(output);
+    // A decoder on the thread pool cannot be stopped: its output is not used until it is done.
+    signal.throwIfAborted();
+  } catch (error) {
+    freeBytes(output);
+    throw error;
+  }
+  return output;
 }
 
 function endsEarly(have: number, wanted: number): ShoalError {
   return new ShoalError('CHUNK_CORRUPT', `compressed data ends after ${have} of ${wanted} bytes`);
 }
 
-function damaged(cause: unknown): ShoalError {
+function damaged(cause?: unknown): ShoalError {
   return new ShoalError('CHUNK_CORRUPT', 'compressed data is damaged', { cause });
 }

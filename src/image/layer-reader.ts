@@ -60,6 +60,15 @@ export interface DeviceContent {
 /** Opens another blob of the image's repository, of whatever length. */
 export type OpenBlob = (digest: Digest, options: { signal: AbortSignal }) => Promise<RangedBlob>;
 
+/** A layer's index as somebody may have it already, by the digest that the layer's annotations name. */
+export interface LayerIndexBytes {
+  readonly digest: Digest;
+  /** They hash to the digest; undefined: they are read from the layer. */
+  readonly bytes: Uint8Array | undefined;
+  /** Told of bytes that were read from the layer and hash to the digest. */
+  keep(bytes: Uint8Array): unknown;
+}
+
 /**
  * One image format. `probe` is cheap and false for a layer of another format; `read` fetches the index by range,
  * verifies it against the descriptor before believing it, and throws INVALID_LAYER, UNSUPPORTED_LAYER or TOO_LARGE.
@@ -71,6 +80,6 @@ export interface LayerReader {
   read(
     layer: LayerDescriptor,
     blob: RangedBlob,
-    options: { signal: AbortSignal; openBlob?: OpenBlob },
+    options: { signal: AbortSignal; openBlob?: OpenBlob; index?: LayerIndexBytes },
   ): Promise<LayerContent>;
 }

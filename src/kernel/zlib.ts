@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import { ShoalError } from '../errors.ts';
+import type { ThreadCallable } from './thread-call.ts';
 
 /** What one call of `Inflater.run` came to. */
 export interface InflateStep {
@@ -35,11 +36,11 @@ export interface Place {
 }
 
 /** struct z_stream of a 64-bit machine: next_in, avail_in, total_in, next_out, avail_out, …, data_type. */
-const STREAM = { bytes: 112, nextIn: 0, availIn: 8, nextOut: 24, availOut: 32, dataType: 88 } as const;
+export const STREAM = { bytes: 112, nextIn: 0, availIn: 8, nextOut: 24, availOut: 32, dataType: 88 } as const;
 /** 32 KiB window, gzip wrapper. */
-const WINDOW_BITS_GZIP = 15 + 16;
-const WINDOW_BITS_RAW = -15;
-const Z = { NO_FLUSH: 0, BLOCK: 5, OK: 0, STREAM_END: 1, BUF_ERROR: -5 } as const;
+export const WINDOW_BITS_GZIP = 15 + 16;
+export const WINDOW_BITS_RAW = -15;
+export const Z = { NO_FLUSH: 0, BLOCK: 5, OK: 0, STREAM_END: 1, BUF_ERROR: -5 } as const;
 const DATA_TYPE = { bits: 7, lastBlock: 64, atBlock: 128 } as const;
 
 /** Decodes from the middle of a deflate stream into a buffer of bounded length. */
@@ -52,11 +53,13 @@ export interface RawProbe {
   close(): void;
 }
 
-interface Zlib {
+/** zlib's own functions. */
+export interface Zlib {
   version(): string;
   init(stream: Uint8Array, windowBits: number, version: string, size: number): number;
-  inflate(stream: Uint8Array, flush: number): number;
+  readonly inflate: ((stream: Uint8Array, flush: number) => number) & ThreadCallable;
   reset(stream: Uint8Array): number;
+  resetTo(stream: Uint8Array, windowBits: number): number;
   end(stream: Uint8Array): number;
   prime(stream: Uint8Array, bits: number, value: number): number;
   setDictionary(stream: Uint8Array, window: Uint8Array, length: number): number;
@@ -115,14 +118,16 @@ export function createRawProbe(): RawProbe {
   };
 }
 
-interface OpenStream {
+/** A stream of zlib's, to be ended by who opened it. */
+export interface OpenStream {
   readonly lib: Zlib;
   readonly stream: Uint8Array;
   readonly view: DataView;
   addressOf(bytes: Uint8Array): bigint;
 }
 
-function openStream(windowBits: number): OpenStream {
+/** Throws UNAVAILABLE. */
+export function openStream(windowBits: number): OpenStream {
   const lib = loadZlib();
   const stream = Buffer.allocUnsafeSlow(STREAM.bytes).fill(0);
   const view = new DataView(stream.buffer, stream.byteOffset, STREAM.bytes);
@@ -153,6 +158,7 @@ function loadZlib(): Zlib {
       init: node.func('inflateInit2_', 'int', ['void *', 'int', 'str', 'int']),
       inflate: node.func('inflate', 'int', ['void *', 'int']),
       reset: node.func('inflateReset', 'int', ['void *']),
+      resetTo: node.func('inflateReset2', 'int', ['void *', 'int']),
       end: node.func('inflateEnd', 'int', ['void *']),
       prime: node.func('inflatePrime', 'int', ['void *', 'int', 'int']),
       setDictionary: node.func('inflateSetDictionary', 'int', ['void *', 'void *', 'uint']),

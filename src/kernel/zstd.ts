@@ -39,18 +39,18 @@ export function createZstdDecoder(): ZstdDecoder {
   const lib = loadZstd();
   const decoder = lib.create();
   if (decoder === null) throw new ShoalError('UNAVAILABLE', 'zstd does not start');
-  const [input, output] = [0, 1].map(() => Buffer.allocUnsafeSlow(BUFFER_BYTES)) as [Buffer, Buffer];
+  const [input, output] = [emptyBuffer(), emptyBuffer()];
   let closed = false;
   return {
     run(from, to) {
-      fill(input, from);
-      fill(output, to);
-      const result = lib.decode(decoder, output, input);
+      input.set(from);
+      output.set(to);
+      const result = lib.decode(decoder, output.bytes, input.bytes);
       if (lib.isError(result) !== 0)
         throw new ShoalError('INVALID_LAYER', 'the zstd stream is damaged, or not supported');
       return {
-        taken: Number(input.readBigUInt64LE(POSITION_AT)),
-        made: Number(output.readBigUInt64LE(POSITION_AT)),
+        taken: input.position(),
+        made: output.position(),
         ended: Number(result) === 0,
       };
     },
@@ -61,11 +61,33 @@ export function createZstdDecoder(): ZstdDecoder {
   };
 }
 
-function fill(buffer: Buffer, { bytes, start, end }: Place): void {
-  const base: bigint = koffi.address(new Uint8Array(bytes.buffer));
-  buffer.writeBigUInt64LE(base + BigInt(bytes.byteOffset + start), 0);
-  buffer.writeBigUInt64LE(BigInt(end - start), SIZE_AT);
-  buffer.writeBigUInt64LE(0n, POSITION_AT);
+/** A ZSTD_inBuffer or ZSTD_outBuffer, which does not keep alive what it points to. */
+export interface StreamBuffer {
+  readonly bytes: Uint8Array;
+  set(place: Place): void;
+  /** Bytes used. */
+  position(): number;
+}
+
+/** One that stands at the start of `bytes`. */
+export function streamBuffer(bytes: Uint8Array): StreamBuffer {
+  const buffer = emptyBuffer();
+  buffer.set({ bytes, start: 0, end: bytes.byteLength });
+  return buffer;
+}
+
+function emptyBuffer(): StreamBuffer {
+  const words = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  return {
+    bytes: words,
+    set({ bytes, start, end }) {
+      const base: bigint = koffi.address(new Uint8Array(bytes.buffer));
+      words.writeBigUInt64LE(base + BigInt(bytes.byteOffset + start), 0);
+      words.writeBigUInt64LE(BigInt(end - start), SIZE_AT);
+      words.writeBigUInt64LE(0n, POSITION_AT);
+    },
+    position: () => Number(words.readBigUInt64LE(POSITION_AT)),
+  };
 }
 
 function loadZstd(): Zstd {

@@ -11,10 +11,10 @@ export const OPEN_RETRY_MS = 2_000;
 /** Opens blobs whose size only the registry knows (containerd's labels don't say it) with one request instead of two. */
 export function createBlobOpener(client: RegistryClient): BlobOpener {
   return {
-    async openBlob(reference, { digest, size }, { signal }) {
+    async openBlob(reference, { digest, size }, { signal, tailBytes = TAIL_BYTES }) {
       const options = { signal, retryBudgetMs: OPEN_RETRY_MS };
       if (size !== undefined) return await client.blob(reference, { digest, size }, options);
-      const tail = await client.blobTail(reference, digest, TAIL_BYTES, options);
+      const tail = await client.blobTail(reference, digest, tailBytes, options);
       const blob = await client.blob(reference, { digest, size: tail.size }, options);
       return withTail(blob, tail);
     },

@@ -2,13 +2,15 @@ import type { Digest } from '../core/digest.ts';
 import { orAborted } from '../core/or-aborted.ts';
 import { atMost } from '../core/turns.ts';
 import { hasCode, ShoalError, withContext } from '../errors.ts';
-import type { LayerDescriptor, LayerReader, RangedBlob } from '../image/layer-reader.ts';
+import type { LayerDescriptor, LayerIndexBytes, LayerReader, RangedBlob } from '../image/layer-reader.ts';
 import { impliesDirs } from '../image/layer-tree.ts';
 import { readLayer } from '../image/readers/index.ts';
+import { indexDigestOf } from '../image/readers/index-digest.ts';
 import { isNydusBootstrap } from '../image/readers/rafs/nydus-labels.ts';
 import { formatReference, type Reference } from '../image/reference.ts';
 import { encodeTree } from '../image/tree-codec.ts';
 import type { Logger } from '../log.ts';
+import type { Documents } from '../source/peer/data/documents.ts';
 import type { BlobDevice } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { createLayerDevices } from './layer-devices.ts';
@@ -48,9 +50,13 @@ export interface BlobOpener {
   openBlob(
     reference: Reference,
     blob: { digest: Digest; size?: number },
-    options: { signal: AbortSignal },
+    /** `tailBytes`: how much of its end will be wanted. */
+    options: { signal: AbortSignal; tailBytes?: number },
   ): Promise<RangedBlob>;
 }
+
+/** Of a layer whose index is known only the footer is read, for where its data ends. */
+const FOOTER_TAIL_BYTES = 4 * 1024;
 
 /** What wrong bytes of an index, or of a layer that is read whole, end in. */
 const WRONG_BYTES = ['INVALID_LAYER', 'INVALID_CHUNK_TABLE', 'CHUNK_CORRUPT'] as const;
@@ -63,6 +69,8 @@ export function createLayerOpener(components: {
   readers: readonly LayerReader[];
   /** Reads what no reader knows; without it that is UNSUPPORTED_LAYER. */
   plain?: PlainLayers;
+  /** Where indexes are that neighbours have. */
+  documents?: Documents | undefined;
   log: Logger;
 }): LayerOpener {
   const opening = new Map<Digest, Promise<BlobDevice>>();
@@ -137,12 +145,20 @@ export function createLayerOpener(components: {
   ): Promise<BlobDevice> {
     const { plain, readers, blobs } = components;
     const source = { registry: reference.registry, repository: reference.repository };
-    const blob = await opener.openBlob(reference, layer, { signal });
+    const index = await indexOf(components.documents, reference, layer, signal);
+    const tail = index?.bytes === undefined ? {} : { tailBytes: FOOTER_TAIL_BYTES };
+    let blob: RangedBlob;
     let found: Awaited<ReturnType<typeof readLayer>>;
     try {
+      blob = await opener.openBlob(reference, layer, { signal, ...tail });
+    } catch (error) {
+      index?.failed();
+      throw error;
+    }
+    try {
       found = await readLayer(layer, blob, {
-        signal,
-        readers,
+        ...{ signal, readers, ...tail },
+        ...(index === undefined ? {} : { index }),
         openBlob: (digest, options) => opener.openBlob(reference, { digest }, options),
       });
     } catch (error) {
@@ -150,6 +166,8 @@ export function createLayerOpener(components: {
       const isPlain = mayBeTar(layer) && !isNydusBootstrap(layer);
       if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER') || !isPlain) throw error;
       return await plain.open(blob, { ...source, manifest }, { signal, onBytes: tellWaiting });
+    } finally {
+      index?.failed();
     }
     const { format, content } = found;
     const device = await blobs.create(layer.digest, {
@@ -197,6 +215,20 @@ export function createLayerOpener(components: {
       }
     },
   };
+}
+
+/** The layer's index from this node or a neighbour, where its annotations pin one. */
+async function indexOf(
+  documents: Documents | undefined,
+  reference: Reference,
+  layer: LayerDescriptor,
+  signal: AbortSignal,
+): Promise<(LayerIndexBytes & { failed(): void }) | undefined> {
+  const digest = indexDigestOf(layer);
+  if (documents === undefined || digest === undefined) return undefined;
+  const found = await documents.find(digest, { image: formatReference(reference), subject: layer.digest, signal });
+  if (found.bytes !== undefined) return { digest, bytes: found.bytes, keep() {}, failed() {} };
+  return { digest, bytes: undefined, keep: (bytes) => found.keep(bytes), failed: () => found.failed() };
 }
 
 /** Media types of plain layers; what is unknown, because only labels are, may be one. */

@@ -84,10 +84,12 @@ export function createConfiguredMirrors(
       method: 'GET',
       path: '/v1/mirrors',
       async handle(): Promise<MirrorsReport> {
-        const names = new Set(chains.registries());
+        const names = new Set(chains.registries().filter((name) => name !== OTHERS));
         for (const { reference } of images.list()) addRegistry(names, reference);
         if (enabled) for (const registry of await listed(configPath)) names.add(registry);
         const report = await Promise.all([...names].sort().map(async (name) => chainReport(await chains.of(name))));
+        const others = enabled ? chainReport(await chains.of(OTHERS)) : undefined;
+        if (others?.file !== undefined) report.push({ ...others, registry: '_default' });
         return { enabled, configPath, registries: report };
       },
     }),
@@ -109,6 +111,8 @@ async function listed(path: string): Promise<string[]> {
     .filter((name) => registryOf(`${name}/x`) === name);
 }
 
+/** Stands for every registry without a folder of its own, so that `_default` shows before one is asked for. */
+const OTHERS = 'every-other.invalid';
 /** Folders shown; more than any site has. */
 const MAX_LISTED = 200;
 

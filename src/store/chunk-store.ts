@@ -1,8 +1,8 @@
 import type { Chunk, ChunkRef } from '../core/chunk.ts';
 
 /**
- * The one interface of the fetch cascade. Local store, neighbours, mirrors and origin implement it; dedup, route,
- * failover and the rest are decorators over it.
+ * The one interface of the fetch cascade. Local store, neighbours, mirrors and origin implement it; dedup, route, count
+ * and the rest are decorators over it.
  *
  * `get` throws CHUNK_MISSING when this store does not have the chunk (the next one is asked, nothing is wrong), and any
  * other error when it *failed*. A returned Chunk is verified: there is no other way to make one.

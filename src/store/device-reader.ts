@@ -1,5 +1,6 @@
 import { BLOCK_BYTES } from '../core/block-map.ts';
-import { type Chunk, verifyChunk } from '../core/chunk.ts';
+import { freeBytes, takeBytes } from '../core/byte-pool.ts';
+import type { Chunk } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { hasCode, ShoalError } from '../errors.ts';
 import { ERRNO } from '../kernel/errno.ts';
@@ -7,6 +8,7 @@ import type { FilePlace } from '../kernel/reflink.ts';
 import { readFully } from './file-io.ts';
 import type { Reflink } from './reflink.ts';
 import { storeIo } from './sealed-file.ts';
+import { verifyChunk } from './verify-chunk.ts';
 
 /** Reads the chunks of a device file, verified; they can share their disk blocks with other devices. */
 export interface DeviceReader {
@@ -57,7 +59,7 @@ export function createDeviceReader(
     const { deviceOffset, length, digest } = table.row(row);
     const { start, end } = table.spanOf(row);
     const lead = deviceOffset - start;
-    const padded = new Uint8Array(end - start);
+    const padded = takeBytes(end - start);
     const isZeros = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0);
     try {
       const got = await readFully(fd, padded, start);
@@ -68,7 +70,7 @@ export function createDeviceReader(
       const onDisk = worthwhile
         ? { shareWith: (to: number, offset: number) => share(row, padded, { fd: to, offset }) }
         : undefined;
-      return await verifyChunk({ digest, length }, padded.subarray(lead, lead + length), { onDisk });
+      return await verifyChunk({ digest, length }, padded.subarray(lead, lead + length), { owned: true, onDisk });
     } catch (error) {
       if (hasCode(error, 'CHUNK_CORRUPT')) return undefined;
       const failure = storeIo(error, `cannot read layer data of ${name}`);
@@ -87,9 +89,11 @@ export function createDeviceReader(
     const from = { fd, offset: table.row(row).deviceOffset };
     if (!(await reflink.share(from, to, padded.byteLength))) return false;
     // What was verified may have come from the page cache, what is shared is on disk: read it from there and compare.
-    const back = new Uint8Array(padded.byteLength);
+    const back = takeBytes(padded.byteLength);
     const got = await readFully(to.fd, back, to.offset).catch(() => 0);
-    if (got === back.byteLength && Buffer.compare(back, padded) === 0) return true;
+    const isSame = got === back.byteLength && Buffer.compare(back, padded) === 0;
+    freeBytes(back);
+    if (isSame) return true;
     rotten(row);
     return false;
   }
@@ -110,7 +114,9 @@ export function createDeviceReader(
           if (!present(row)) continue;
           signal.throwIfAborted();
           checked += 1;
-          if ((await read(row)) === undefined) wrong(row);
+          const chunk = await read(row);
+          if (chunk === undefined) wrong(row);
+          else freeBytes(chunk.bytes);
         }
       };
       await Promise.all(Array.from({ length: VERIFY_PARALLEL }, worker));

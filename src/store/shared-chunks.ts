@@ -1,3 +1,4 @@
+import { freeBytes } from '../core/byte-pool.ts';
 import type { Chunk, ChunkRef } from '../core/chunk.ts';
 import type { Digest } from '../core/digest.ts';
 import { atMost } from '../core/turns.ts';
@@ -6,12 +7,19 @@ import type { BlobStore } from './blob-store.ts';
 import type { ChunkStore, Urgency } from './chunk-store.ts';
 import type { LocalStore } from './local-store.ts';
 
+/** A chunk's bytes for one of several users. */
+export interface LentChunk {
+  readonly bytes: Uint8Array;
+  /** To be called when they are not looked at any more, so that their memory can be used again; at most once. */
+  release(): void;
+}
+
 /** What this node has for others. Nothing here makes it fetch anything. */
 export interface SharedChunks {
   /** A held chunk that may be shared; undefined when there is none. Not read yet. */
   locate(digest: Digest): Promise<ChunkRef | undefined>;
   /** Its bytes, read and verified now or a moment ago; undefined when they turn out wrong or gone. */
-  read(ref: ChunkRef, options: { signal: AbortSignal }): Promise<Chunk | undefined>;
+  read(ref: ChunkRef, options: { signal: AbortSignal }): Promise<LentChunk | undefined>;
   /** Resolves when the chunk that this node is getting is there, rejects when that fails; undefined when it gets none. */
   underWay(digest: Digest, urgency: Urgency): Promise<void> | undefined;
 }
@@ -71,14 +79,14 @@ function createSharedChunks(
 ): SharedChunks {
   const { local, blobs, shareable, recent } = components;
   const kept = new KeptChunks(keptBytes);
-  const reads = new Map<Digest, Promise<Chunk | undefined>>();
+  const reads = new Map<Digest, Reading>();
   const limited = atMost(READS_PARALLEL);
 
-  async function readNow(ref: ChunkRef): Promise<Chunk | undefined> {
+  async function readNow(ref: ChunkRef, reading: () => Reading): Promise<Chunk | undefined> {
     try {
       // For all who ask: one of them leaving must not end it.
       const chunk = await limited(() => local.get(ref, { signal: new AbortController().signal }));
-      kept.keep(chunk);
+      kept.keep(chunk, reading());
       return chunk;
     } catch (error) {
       if (hasCode(error, 'CHUNK_MISSING')) return undefined;
@@ -98,14 +106,13 @@ function createSharedChunks(
     },
     async read(ref, { signal }) {
       signal.throwIfAborted();
-      const known = kept.get(ref.digest);
-      if (known !== undefined) return known;
-      let read = reads.get(ref.digest);
-      if (read === undefined) {
-        read = readNow(ref);
-        reads.set(ref.digest, read);
+      let reading = kept.get(ref.digest) ?? reads.get(ref.digest);
+      if (reading === undefined) {
+        const started: Reading = { users: 0, chunk: readNow(ref, () => started) };
+        reading = started;
+        reads.set(ref.digest, started);
       }
-      return await read;
+      return await lend(reading);
     },
     underWay(digest, urgency) {
       const ref = recent.get(digest);
@@ -115,10 +122,28 @@ function createSharedChunks(
   };
 }
 
+/** One read of a chunk, for all who want it at that time. */
+interface Reading {
+  users: number;
+  readonly chunk: Promise<Chunk | undefined>;
+}
+
+async function lend(reading: Reading): Promise<LentChunk | undefined> {
+  // Counted before it is there: the first to be done must not take it away from the others.
+  reading.users += 1;
+  const chunk = await reading.chunk;
+  return chunk === undefined ? undefined : { bytes: chunk.bytes, release: () => leave(reading, chunk) };
+}
+
+function leave(reading: Reading, chunk: Chunk): void {
+  reading.users -= 1;
+  if (reading.users === 0 && chunk.owned) freeBytes(chunk.bytes);
+}
+
 /** Verified chunks, least recently used out first. */
 class KeptChunks {
   readonly #most: number;
-  readonly #held = new Map<Digest, Chunk>();
+  readonly #held = new Map<Digest, { readonly chunk: Chunk; readonly reading: Reading }>();
   readonly #readOnce = new Set<Digest>();
   #bytes = 0;
 
@@ -126,15 +151,15 @@ class KeptChunks {
     this.#most = most;
   }
 
-  get(digest: Digest): Chunk | undefined {
-    const chunk = this.#held.get(digest);
-    if (chunk === undefined) return undefined;
+  get(digest: Digest): Reading | undefined {
+    const kept = this.#held.get(digest);
+    if (kept === undefined) return undefined;
     this.#held.delete(digest);
-    this.#held.set(digest, chunk);
-    return chunk;
+    this.#held.set(digest, kept);
+    return kept.reading;
   }
 
-  keep(chunk: Chunk): void {
+  keep(chunk: Chunk, reading: Reading): void {
     if (chunk.bytes.byteLength > this.#most / 4 || this.#held.has(chunk.digest)) return;
     if (!this.#readOnce.delete(chunk.digest)) {
       this.#readOnce.add(chunk.digest);
@@ -144,12 +169,14 @@ class KeptChunks {
       }
       return;
     }
-    this.#held.set(chunk.digest, chunk);
+    reading.users += 1;
+    this.#held.set(chunk.digest, { chunk, reading });
     this.#bytes += chunk.bytes.byteLength;
-    for (const [digest, { bytes }] of this.#held) {
+    for (const [digest, oldest] of this.#held) {
       if (this.#bytes <= this.#most) break;
       this.#held.delete(digest);
-      this.#bytes -= bytes.byteLength;
+      this.#bytes -= oldest.chunk.bytes.byteLength;
+      leave(oldest.reading, oldest.chunk);
     }
   }
 }

@@ -1,9 +1,9 @@
 import type { Clock } from '../clock.ts';
 import { BLOCK_BYTES, type BlockMap } from '../core/block-map.ts';
-import { type Chunk, type ChunkRef, verifyChunk } from '../core/chunk.ts';
+import { freeBytes } from '../core/byte-pool.ts';
+import type { Chunk, ChunkRef } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { type Digest, digestHex } from '../core/digest.ts';
-import { freeBytes } from '../core/free-bytes.ts';
 import { ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice, BlobInfo, DeviceStats } from './blob-device.ts';
@@ -18,6 +18,7 @@ import { createPersistence } from './persistence.ts';
 import { createReadaheadDriver } from './readahead.ts';
 import type { Reflink } from './reflink.ts';
 import { chunkMissing } from './route.ts';
+import { verifyChunk } from './verify-chunk.ts';
 
 /** What a device works with. */
 export interface BlobDeviceComponents {

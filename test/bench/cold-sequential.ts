@@ -2,7 +2,7 @@
  * Cold sequential read of a 512 MiB file through each trap: a real registry on loopback, a layer that ctr-remote made,
  * the built daemon, `dd bs=1M` in a process of its own. `npm run bench -- cold-sequential [--runs N] [--source]`
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { run } from '../lab/process.ts';
@@ -11,6 +11,8 @@ import { startShoal } from '../lab/shoal.ts';
 import { BIG_BYTES, bigImage } from './support/images.ts';
 import { processUsage } from './support/process-usage.ts';
 import { buildRelease, median } from './support/release.ts';
+import { warmMemory } from './support/warm-memory.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({
   options: {
@@ -22,7 +24,8 @@ const { values } = parseArgs({
 const TRAPS = values.traps.split(',');
 const program = values.source ? undefined : await buildRelease();
 const image = await bigImage();
-const work = await mkdtemp('/var/tmp/shoal-bench-');
+const folder = await claimFolder();
+const work = folder.dir;
 
 interface Sample {
   readonly readMBs: number;
@@ -38,6 +41,7 @@ async function sample(host: string, trap: string, name: string): Promise<Sample>
   const shoal = await startShoal({ dir, config, ...(program === undefined ? {} : { program }) });
   try {
     await shoal.post('/v1/mounts', { reference: `${host}/${image.estargz}`, directory: at });
+    await warmMemory(work);
     await run('sync', []);
     const { stderr } = await run('dd', [`if=${join(at, 'big')}`, 'of=/dev/null', 'bs=1M']);
     const seconds = Number(/copied, ([\d.]+(?:e-\d+)?) s/.exec(stderr)?.[1]);
@@ -68,5 +72,5 @@ try {
     console.log(`${trap.padEnd(11)} ${shown.padEnd(26)} ${cpu.toFixed(2).padStart(12)} ${rss.toFixed(0).padStart(21)}`);
   }
 } finally {
-  await rm(work, { recursive: true, force: true });
+  await folder.close();
 }

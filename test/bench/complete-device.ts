@@ -2,7 +2,7 @@
  * A complete device against the same file on the host's ext4: sequential and random 4 KiB reads with a cold page cache,
  * the two in turns. `npm run bench -- complete-device [--rounds N] [--source]` (drops the machine's page cache)
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -13,6 +13,8 @@ import { startRegistry } from '../lab/registry.ts';
 import { startShoal } from '../lab/shoal.ts';
 import { BIG_BYTES, bigImage } from './support/images.ts';
 import { buildRelease, median } from './support/release.ts';
+import { warmMemory } from './support/warm-memory.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({
   options: { rounds: { type: 'string', default: '5' }, source: { type: 'boolean', default: false } },
@@ -22,7 +24,8 @@ const RANDOM_READS = 2_000;
 const READER = fileURLToPath(new URL('../trap/reader.ts', import.meta.url));
 const program = values.source ? undefined : await buildRelease();
 const image = await bigImage();
-const work = await mkdtemp('/var/tmp/shoal-bench-');
+const folder = await claimFolder();
+const work = folder.dir;
 
 interface Rates {
   readonly sequential: number[];
@@ -37,6 +40,7 @@ async function dropCaches(): Promise<void> {
 /** MB/s of a sequential read, and random reads per second by their median time, each with nothing in memory. */
 async function measure(file: string, round: number, into: Rates): Promise<void> {
   await dropCaches();
+  await warmMemory(work);
   const { stderr } = await run('dd', [`if=${file}`, 'of=/dev/null', 'bs=1M']);
   into.sequential.push(BIG_BYTES / 1e6 / Number(/copied, ([\d.]+(?:e-\d+)?) s/.exec(stderr)?.[1]));
   await dropCaches();
@@ -87,5 +91,5 @@ try {
 } finally {
   await shoal.stop();
   await registry.stop();
-  await rm(work, { recursive: true, force: true });
+  await folder.close();
 }

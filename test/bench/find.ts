@@ -2,7 +2,7 @@
  * `find / -xdev -printf` over an image: shoal's mount against containerd's overlayfs snapshot of the same image, in
  * turns, with a cold and a warm dentry cache. `npm run bench -- find [--rounds N] [--source]` (drops the page cache)
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -12,6 +12,7 @@ import { run } from '../lab/process.ts';
 import { startRegistry } from '../lab/registry.ts';
 import { startShoal } from '../lab/shoal.ts';
 import { buildRelease, median } from './support/release.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({
   options: { rounds: { type: 'string', default: '7' }, source: { type: 'boolean', default: false } },
@@ -19,7 +20,8 @@ const { values } = parseArgs({
 const ROUNDS = Number(values.rounds);
 const program = values.source ? undefined : await buildRelease();
 const images = await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
-const work = await mkdtemp('/var/tmp/shoal-bench-');
+const folder = await claimFolder();
+const work = folder.dir;
 const registry = await startRegistry({ workDir: join(work, 'r'), storage: images.storage });
 const image = `${registry.host}/${images.estargz}`;
 const config = `[registry."${registry.host}"]\nplain_http = true\nallow_private = true\n`;
@@ -86,5 +88,5 @@ try {
   }
 } finally {
   for (const close of closing.toReversed()) await close().catch((error) => console.error(String(error)));
-  await rm(work, { recursive: true, force: true });
+  await folder.close();
 }

@@ -5,7 +5,7 @@
  */
 import { hash } from 'node:crypto';
 import { closeSync, openSync, readFileSync } from 'node:fs';
-import { mkdtemp, open, rm, stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -17,10 +17,12 @@ import { createPassThreads } from '../../src/image/pass/pass-threads.ts';
 import { readWindow } from '../../src/image/pass/windows.ts';
 import { prepareImages } from '../lab/images.ts';
 import { run } from '../lab/process.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({ options: { layer: { type: 'string' }, gib: { type: 'string' } } });
 const { signal } = new AbortController();
-const work = await mkdtemp('/var/tmp/shoal-bench-');
+const folder = await claimFolder();
+const work = folder.dir;
 
 /** The largest plain layer of the lab's image, or one made here. */
 async function layerPath(): Promise<string> {
@@ -99,5 +101,5 @@ try {
   );
   await blob.close();
 } finally {
-  await rm(work, { recursive: true, force: true });
+  await folder.close();
 }

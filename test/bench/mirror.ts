@@ -6,8 +6,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../../src/clock.ts';
@@ -29,6 +28,7 @@ import { RealRegistry } from '../fakes/registry-real.ts';
 import { startCachingMirror } from '../lab/nginx.ts';
 import { freePort } from '../lab/registry.ts';
 import { randomChunks, type TestBlob, testBlob } from '../store/blob-fixture.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const CHUNKS = 48;
 const CHUNK_BYTES = 1024 * 1024;
@@ -45,15 +45,20 @@ interface Subject {
 await main(Number(process.argv[2] ?? 6));
 
 async function main(rounds: number): Promise<void> {
-  const dir = await mkdtemp(join(tmpdir(), 'shoal-bench-mirror-'));
+  const folder = await claimFolder();
+  const { dir } = folder;
   await using stack = new AsyncDisposableStack();
-  stack.defer(() => rm(dir, { recursive: true }));
-  const registry = stack.use(await RealRegistry.start());
+  stack.defer(() => folder.close());
+  const registry = stack.use(await RealRegistry.start({ folder: dir }));
   const blob = testBlob(randomChunks(CHUNKS, CHUNK_BYTES));
   await registry.push(await writeLayout(join(dir, 'layout'), blob.compressed), 'bench/app', 'latest');
   const nginx = await startCachingMirror({ dir: join(dir, 'nginx'), upstream: registry.host });
   stack.defer(() => nginx.stop());
-  const double = spawn(process.execPath, [fileURLToPath(new URL('../fakes/dragonfly.ts', import.meta.url))]);
+  const double = spawn(process.execPath, [
+    fileURLToPath(new URL('../fakes/dragonfly.ts', import.meta.url)),
+    '0',
+    join(dir, 'double'),
+  ]);
   stack.defer(() => void double.kill('SIGKILL'));
   const [line] = (await once(double.stdout, 'data', { signal: AbortSignal.timeout(20_000) })) as [Buffer];
   const { proxy } = JSON.parse(String(line)) as { proxy: string };

@@ -5,16 +5,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Pool } from 'undici';
 import { systemClock } from '../../src/clock.ts';
+import { freeBytes } from '../../src/core/byte-pool.ts';
 import type { ChunkRef } from '../../src/core/chunk.ts';
 import type { Digest } from '../../src/core/digest.ts';
-import { freeBytes } from '../../src/core/free-bytes.ts';
 import { createHedging } from '../../src/core/policy/hedging.ts';
 import { hasCode } from '../../src/errors.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -22,6 +22,7 @@ import { createChunkClient } from '../../src/source/peer/data/chunk-client.ts';
 import { makeTlsIdentity } from '../../src/source/peer/data/identity.ts';
 import { createNeighbourStore } from '../../src/source/peer/data/neighbour-store.ts';
 import type { Neighbour, PeerDirectory } from '../../src/source/peer/directory.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const MIB = 1024 * 1024;
 const CHUNKS = 64;
@@ -37,7 +38,8 @@ interface Held {
   readonly blob: Digest;
 }
 
-const work = await mkdtemp('/var/tmp/shoal-bench-');
+const folder = await claimFolder();
+const work = folder.dir;
 const identity = makeTlsIdentity();
 const holder = spawn(
   process.execPath,
@@ -230,5 +232,5 @@ try {
 } finally {
   await client.close();
   holder.kill();
-  await rm(work, { recursive: true, force: true });
+  await folder.close();
 }

@@ -3,7 +3,7 @@
  * containerd's overlayfs, shoal's first start (no index anywhere), and shoal on an empty node that has the index.
  * `npm run bench -- plain-start [--runs N]`
  */
-import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -15,13 +15,15 @@ import { run } from '../lab/process.ts';
 import { startRegistry } from '../lab/registry.ts';
 import { startShoal } from '../lab/shoal.ts';
 import { median } from './support/release.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({ options: { runs: { type: 'string', default: '3' } } });
 const COMMAND = ['python3', '-c', 'print("hello")'];
 /** Number of the link; tells its addresses from those of other benchmarks. */
 const LINK = 29;
 const images = await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
-const work = await mkdtemp('/var/tmp/shoal-bench-');
+const folder = await claimFolder();
+const work = folder.dir;
 const kept = join(work, 'indexes');
 
 interface Sample {
@@ -57,7 +59,7 @@ async function sample(host: string, how: 'overlayfs' | 'first' | 'indexed', name
   }
 }
 
-const link = await createLink(LINK, '100mbit');
+const link = await createLink(LINK, '100mbit', `${folder.name}-far`);
 try {
   const place = { address: link.remoteAddress, port: 5000, netns: link.netns };
   const registry = await startRegistry({ workDir: join(work, 'r'), storage: images.storage, ...place });
@@ -82,5 +84,5 @@ try {
   }
 } finally {
   await link.close();
-  await rm(work, { recursive: true, force: true });
+  await folder.close();
 }

@@ -4,8 +4,7 @@
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../../src/clock.ts';
@@ -19,6 +18,7 @@ import { createRegistryClient } from '../../src/source/origin/registry-client.ts
 import { createUrlPolicy } from '../../src/source/url-policy.ts';
 import { FakeRegistry } from '../fakes/registry.ts';
 import { RealRegistry } from '../fakes/registry-real.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const READ_BYTES = 4 * 1024 * 1024;
 const BLOB = Buffer.alloc(64 * 1024 * 1024, 'shoal ');
@@ -33,7 +33,10 @@ if (process.argv[2] === 'serve-fake') {
 }
 
 async function main(seconds: number): Promise<void> {
-  const server = fork(fileURLToPath(import.meta.url), ['serve-fake']);
+  const folder = await claimFolder();
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => folder.close());
+  const server = fork(fileURLToPath(import.meta.url), ['serve-fake', join(folder.dir, 'fake')]);
   try {
     const [host] = (await once(server, 'message', { signal: AbortSignal.timeout(20_000) })) as [string];
     await measure('fake registry', host, seconds);
@@ -41,13 +44,10 @@ async function main(seconds: number): Promise<void> {
     server.kill('SIGKILL');
   }
   if (!(await RealRegistry.available())) return;
-  await using real = await RealRegistry.start();
-  const layout = await writeLayout();
-  try {
-    await real.push(layout, 'bench/app', 'latest');
-  } finally {
-    await rm(layout, { recursive: true });
-  }
+  await using real = await RealRegistry.start({ folder: folder.dir });
+  const layout = join(folder.dir, 'layout');
+  await writeLayout(layout);
+  await real.push(layout, 'bench/app', 'latest');
   await measure('docker-registry', real.host, seconds);
 }
 
@@ -95,8 +95,7 @@ async function run(blob: RangedBlob, parallel: number, seconds: number, signal: 
 }
 
 /** An OCI layout with one uncompressed layer of 64 MiB; skopeo does not look inside. */
-async function writeLayout(): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), 'shoal-bench-'));
+async function writeLayout(directory: string): Promise<void> {
   await mkdir(join(directory, 'blobs/sha256'), { recursive: true });
   const put = async (bytes: Uint8Array, mediaType: string) => {
     const digest = sha256(bytes);
@@ -109,5 +108,4 @@ async function writeLayout(): Promise<string> {
   const entry = await put(Buffer.from(JSON.stringify(manifest)), MANIFEST_TYPES[0]);
   await writeFile(join(directory, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
   await writeFile(join(directory, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
-  return directory;
 }

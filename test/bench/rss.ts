@@ -2,7 +2,7 @@
  * Memory of the daemon: idle, after each of ten different images was pulled and ran Python, and a while later.
  * `npm run bench -- rss [--source]`
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -12,6 +12,7 @@ import { startShoal } from '../lab/shoal.ts';
 import { variantImages } from './support/images.ts';
 import { processUsage } from './support/process-usage.ts';
 import { buildRelease } from './support/release.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({ options: { source: { type: 'boolean', default: false } } });
 /** Long enough for V8 to see that nothing happens. */
@@ -19,7 +20,8 @@ const IDLE_MS = 15_000;
 const COMMAND = ['python3', '-c', 'import json, email, ssl; print("hello")'];
 const program = values.source ? undefined : await buildRelease();
 const images = await variantImages();
-const work = await mkdtemp('/var/tmp/shoal-bench-');
+const folder = await claimFolder();
+const work = folder.dir;
 await mkdir(join(work, 'c'));
 const registry = await startRegistry({ workDir: join(work, 'r'), storage: images.storage });
 const config = `[registry."${registry.host}"]\nplain_http = true\nallow_private = true\n`;
@@ -53,5 +55,5 @@ try {
 } finally {
   await shoal.stop();
   await registry.stop();
-  await rm(work, { recursive: true, force: true });
+  await folder.close();
 }

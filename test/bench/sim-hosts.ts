@@ -4,8 +4,7 @@
  * `npm run bench -- sim-hosts [--hosts N] [--registry MBIT] [--rate MBIT]`. Fails when time, registry egress or bytes from
  * neighbours differ by more than 15 %.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -14,6 +13,7 @@ import { parseScenario } from '../../sim/scenario/parse.ts';
 import { type HostFacts, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
 import { prepareImages } from '../lab/images.ts';
 import { connected, spent, swarmSection } from '../lab/swarm.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({
   options: {
@@ -82,9 +82,9 @@ async function real(): Promise<Outcome> {
 }
 
 async function simulated(trace: string): Promise<Outcome> {
-  const folder = mkdtempSync(join(tmpdir(), 'shoal-sim-hosts-'));
+  const folder = await claimFolder();
   try {
-    writeFileSync(join(folder, 'start.jsonl'), trace);
+    writeFileSync(join(folder.dir, 'start.jsonl'), trace);
     const text = `
 title = "Does it agree?"
 [nodes]
@@ -99,12 +99,12 @@ trace = "start.jsonl"
 [arrival.all]
 image = "app"
 `;
-    const path = join(folder, 'hosts.toml');
+    const path = join(folder.dir, 'hosts.toml');
     const scenario = parseScenario(text, { name: path });
     const result = await runPolicy(scenario, 'shoal', { path, signal: new AbortController().signal });
     return { ms: result.totalMs, registry: result.bytes.registry, neighbour: result.bytes.neighbour };
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    await folder.close();
   }
 }
 

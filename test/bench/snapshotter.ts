@@ -1,5 +1,3 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -10,6 +8,7 @@ import { noLazyLayers } from '../../src/snapshot/lazy-layers.ts';
 import { openLevelMetaStore } from '../../src/snapshot/metastores.ts';
 import { createSnapshotter } from '../../src/snapshot/snapshotter.ts';
 import { connectSnapshots, type SnapshotsClient } from '../snapshot/client.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 /** Load of L3: List with a filter over 10,000 snapshots, and Prepare at 50/s among them, through the socket. */
 const { values } = parseArgs({
@@ -27,7 +26,8 @@ const LABELS = {
   'containerd.io/snapshot/cri.layer-digest': `sha256:${'a'.repeat(64)}`,
 };
 
-const root = mkdtempSync(join(tmpdir(), 'shoal-bench-'));
+const folder = await claimFolder();
+const root = folder.dir;
 try {
   const db = new Level<string, string>(join(root, 'meta'));
   const store = await openLevelMetaStore({ db });
@@ -60,7 +60,7 @@ try {
   print('open a store of that size', [performance.now() - began]);
   await reopened.close();
 } finally {
-  rmSync(root, { recursive: true, force: true });
+  await folder.close();
 }
 
 async function lists(client: SnapshotsClient): Promise<void> {

@@ -2,7 +2,7 @@
  * Time from pull to first output of the Python container: shoal ÷ containerd's overlayfs, registry on loopback and
  * behind a 100 Mbit/s link, in one run. `npm run bench -- start [--runs N]`
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -13,12 +13,14 @@ import { createLink } from '../lab/link.ts';
 import { run } from '../lab/process.ts';
 import { type LabRegistry, startRegistry } from '../lab/registry.ts';
 import { startShoal } from '../lab/shoal.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({ options: { runs: { type: 'string', default: '3' } } });
 const RUNS = Number(values.runs);
 const COMMAND = ['python3', '-c', 'print("hello")'];
 const images = await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
-const work = await mkdtemp('/var/tmp/shoal-bench-');
+const folder = await claimFolder();
+const work = folder.dir;
 
 interface Sample {
   readonly pullMs: number;
@@ -80,7 +82,7 @@ async function compare(title: string, registry: LabRegistry): Promise<void> {
 try {
   const loopback = await startRegistry({ workDir: join(work, 'r1'), storage: images.storage });
   await compare('registry on loopback', loopback).finally(() => loopback.stop());
-  const link = await createLink(7, '100mbit');
+  const link = await createLink(7, '100mbit', `${folder.name}-far`);
   try {
     const remote = await startRegistry({
       workDir: join(work, 'r2'),
@@ -94,5 +96,5 @@ try {
     await link.close();
   }
 } finally {
-  await rm(work, { recursive: true, force: true });
+  await folder.close();
 }

@@ -2,13 +2,10 @@
  * A blob of many small chunks: time and memory of create, of filling it (4 KiB chunks from memory), of the index, and
  * of opening it again. Usage: node --expose-gc test/bench/store-create.ts [chunks=100000]
  */
-import { rmSync } from 'node:fs';
-import { mkdtemp } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Level } from 'level';
 import { systemClock } from '../../src/clock.ts';
-import { type Chunk, type ChunkRef, verifyChunk } from '../../src/core/chunk.ts';
+import type { Chunk, ChunkRef } from '../../src/core/chunk.ts';
 import type { ChunkTable } from '../../src/core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../src/core/chunk-table-builder.ts';
 import { sha256 } from '../../src/core/digest.ts';
@@ -17,9 +14,12 @@ import { openBlobStore } from '../../src/store/blob-store.ts';
 import { createLocalStore } from '../../src/store/local-store.ts';
 import { prefetchAll } from '../../src/store/readahead.ts';
 import { route } from '../../src/store/route.ts';
+import { verifyChunk } from '../../src/store/verify-chunk.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const count = Number(process.argv[2] ?? 100_000);
-const root = await mkdtemp(join(tmpdir(), 'shoal-bench-'));
+const folder = await claimFolder();
+const root = folder.dir;
 const signal = new AbortController().signal;
 const level = new Level<string, string>(join(root, 'meta'));
 try {
@@ -58,7 +58,7 @@ try {
   await store.close();
 } finally {
   await level.close();
-  rmSync(root, { recursive: true, force: true });
+  await folder.close();
 }
 
 function tableOf(content: (index: number) => Uint8Array): ChunkTable {

@@ -3,9 +3,7 @@
  * file. Prints MB/s of uncompressed data per read size, next to plain inflate of the same blob on one thread.
  * Usage: node test/bench/store-fill.ts [MiB=256] [latencyMs=0]
  */
-import { closeSync, openSync, read, rmSync, writeFileSync } from 'node:fs';
-import { mkdtemp } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { closeSync, openSync, read, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -21,6 +19,7 @@ import { prefetchAll } from '../../src/store/readahead.ts';
 import { route } from '../../src/store/route.ts';
 import { MemoryIndexDb, testBlob } from '../store/blob-fixture.ts';
 import { contentOf } from '../store/store-fixture.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const MIB = 1024 * 1024;
 const sizeMib = Number(process.argv[2] ?? 256);
@@ -49,7 +48,8 @@ function compressible(bytes: number, seed: number): Uint8Array {
   return out;
 }
 
-const dir = await mkdtemp(join(tmpdir(), 'shoal-bench-'));
+const folder = await claimFolder();
+const { dir } = folder;
 try {
   const blob = testBlob(Array.from({ length: sizeMib / 4 }, (_, index) => compressible(4 * MIB, index + 1)));
   const file = join(dir, 'blob');
@@ -113,7 +113,7 @@ try {
     closeSync(fd);
   }
 } finally {
-  rmSync(dir, { recursive: true, force: true });
+  await folder.close();
 }
 
 async function timed(work: () => Promise<void>): Promise<number> {

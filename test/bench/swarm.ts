@@ -3,9 +3,6 @@
  * `npm run bench -- swarm [announce|find|join|index|rss] [--nodes N] [--chunks N] [--all]`
  */
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -15,6 +12,7 @@ import type { Swarm } from '../../src/source/peer/swarm.ts';
 import { generateSwarmKey, parseSwarmKey } from '../../src/source/peer/swarm-key.ts';
 import { loopback, stockFind, stockNode } from '../source/peer/stock-node.ts';
 import { benchNode, digestsOf, type ForkedNodes, forkNodes, usageOf } from './support/swarm-nodes.ts';
+import { claimFolder } from './support/work-folder.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -24,7 +22,8 @@ const { values, positionals } = parseArgs({
     all: { type: 'boolean', default: false },
   },
 });
-const folder = mkdtempSync(join(tmpdir(), 'shoal-bench-swarm-'));
+const work = await claimFolder();
+const folder = work.dir;
 const keyText = generateSwarmKey();
 const delay = monitorEventLoopDelay({ resolution: 5 });
 delay.enable();
@@ -53,7 +52,7 @@ async function settle(node: Swarm, others: ForkedNodes, count: number): Promise<
 
 async function swarmOf(count: number): Promise<{ node: Swarm; others: ForkedNodes }> {
   const node = await benchNode({ folder, name: 'first', keyText });
-  const others = await forkNodes({ count: count - 1, keyText, bootstrapPort: node.status().port });
+  const others = await forkNodes({ count: count - 1, keyText, folder, bootstrapPort: node.status().port });
   await settle(node, others, count - 1);
   return { node, others };
 }
@@ -208,7 +207,7 @@ function indexing(): void {
 
 async function memory(): Promise<void> {
   const own = 200_000;
-  const measured = await forkNodes({ count: 1, keyText, own, name: 'measured' });
+  const measured = await forkNodes({ count: 1, keyText, folder, own, name: 'measured' });
   const bootstrapPort = measured.ports[0] as number;
   const half = { own: own / 2, keyText, bootstrapPort };
   const [a, b] = [await benchNode({ folder, name: 'a', ...half }), await benchNode({ folder, name: 'b', ...half })];
@@ -230,5 +229,5 @@ const BENCHES: Record<string, () => void | Promise<void>> = {
 for (const [name, bench] of Object.entries(BENCHES)) {
   if (positionals.length === 0 || positionals.includes(name)) await bench();
 }
-rmSync(folder, { recursive: true, force: true });
+await work.close();
 process.exit(0);

@@ -150,17 +150,20 @@ test('mirrors are shown in the order they are asked, with what is wrong below', 
             },
           ],
         },
+        { registry: '_default', warnings: [], origin: true, mirrors: [], error: 'hosts.toml line 2: not TOML' },
       ],
     },
     { isTty: false, hasColour: false, out() {}, err() {} },
   );
   assert.deepEqual(text.split('\n'), [
     'mirrors from /etc/containerd/certs.d',
-    'REGISTRY   ASKS                   KIND       FOR            HEALTH   READS  FAILED    BYTES',
-    'docker.io  http://127.0.0.1:4001  dragonfly  pull, resolve  resting     12       3  5.0 MiB',
-    '           the registry itself    origin',
+    'REGISTRY              ASKS                   KIND       FOR            HEALTH   READS  FAILED    BYTES',
+    'docker.io             http://127.0.0.1:4001  dragonfly  pull, resolve  resting     12       3  5.0 MiB',
+    '                      the registry itself    origin',
+    'any other (_default)  the registry itself    origin',
     'warning hosts.toml line 4: unknown key mirrorz',
     'last error http://127.0.0.1:4001 at 2026-01-01T00:00:00.000Z: 127.0.0.1:4001: connection failed\ufffd[2J',
+    'error of _default, whose newest hosts.toml is not in effect: hosts.toml line 2: not TOML',
     '',
   ]);
 });

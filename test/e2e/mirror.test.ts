@@ -37,6 +37,8 @@ test('an image is read through its mirror; the mirror is killed in the middle, a
       join(folder, 'hosts.toml'),
       `[host."${double.proxy}"]\nping_url = "${double.health}"\n[host."${double.proxy}".header]\nX-Dragonfly-Registry = "http://${registry.host}"\n`,
     );
+    await mkdir(join(certs, '_default'));
+    await writeFile(join(certs, '_default/hosts.toml'), `[host."${double.proxy}"]\n`);
     const shoal = await startShoal({ dir: join(dir, 'shoal'), config: `[mirrors]\nconfig_path = "${certs}"\n` });
     stack.defer(async () => void (await shoal.stop()));
     const target = join(dir, 'image');
@@ -69,6 +71,8 @@ test('an image is read through its mirror; the mirror is killed in the middle, a
     assert.equal(after.faults.denied, 0);
 
     const { registries } = await shoal.get<MirrorsReport>('/v1/mirrors');
+    const others = registries.at(-1);
+    assert.deepEqual([others?.registry, others?.mirrors[0]?.url], ['_default', double.proxy]);
     const own = registries.find(({ registry: name }) => name === registry.host);
     assert.equal(own?.mirrors[0]?.url, double.proxy);
     assert.equal(own?.mirrors[0]?.health, 'resting');

@@ -4,6 +4,7 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { assertCanaries, ownsSecrets } from '../canary/owner.ts';
 import type { TestCertificate, TokenServer } from './token-server.ts';
 
 const run = promisify(execFile);
@@ -34,10 +35,11 @@ export class RealRegistry {
 
   /** Starts it; `htpasswd` (lines `user:bcrypt`) turns Basic authentication on, `token` that of a token server. */
   static async start(
-    init: { htpasswd?: string; tls?: TestCertificate; token?: TokenServer } = {},
+    init: { htpasswd?: string; tls?: TestCertificate; token?: TokenServer; folder?: string } = {},
   ): Promise<RealRegistry> {
-    const directory = await mkdtemp(join(tmpdir(), 'shoal-registry-'));
+    const directory = await mkdtemp(join(init.folder ?? tmpdir(), 'shoal-registry-'));
     const host = `127.0.0.1:${await freePort()}`;
+    if (init.htpasswd !== undefined || init.token !== undefined) ownsSecrets(host);
     const config: Record<string, unknown> = {
       version: '0.1',
       log: { level: 'error', accesslog: { disabled: true } },
@@ -71,6 +73,7 @@ export class RealRegistry {
 
   /** Copies the image of an OCI layout directory into it; digests are kept. */
   async push(layout: string, repository: string, tag: string, credentials?: string): Promise<void> {
+    assertCanaries(credentials?.split(':')[1]);
     const login = credentials === undefined ? [] : ['--dest-creds', credentials];
     const target = `docker://${this.host}/${repository}:${tag}`;
     const options = ['copy', '--quiet', '--preserve-digests', '--dest-tls-verify=false', ...login];

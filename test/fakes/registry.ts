@@ -4,6 +4,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Digest, digestHex, parseDigest, sha256 } from '../../src/core/digest.ts';
+import { assertCanaries, ownsSecrets } from '../canary/owner.ts';
 
 /**
  * What goes wrong with a request. All that are given apply; a fault counts for `times` matching requests (default: all)
@@ -76,8 +77,7 @@ export class FakeRegistry {
   #issued = 0;
   /** Everything asked, oldest first. */
   readonly requests: FakeRequest[] = [];
-  /** Change it at any time. */
-  auth: FakeAuth | undefined;
+  #auth: FakeAuth | undefined;
 
   private constructor(server: Server) {
     this.#server = server;
@@ -96,8 +96,8 @@ export class FakeRegistry {
   static async start(init: { auth?: FakeAuth; address?: string; port?: number } = {}): Promise<FakeRegistry> {
     const server = createServer({ keepAliveTimeout: 60_000 });
     const registry = new FakeRegistry(server);
-    registry.auth = init.auth;
     await new Promise<void>((resolve) => server.listen(init.port ?? 0, init.address ?? '127.0.0.1', resolve));
+    registry.auth = init.auth;
     return registry;
   }
 
@@ -105,6 +105,17 @@ export class FakeRegistry {
   get host(): string {
     const { address, port } = this.#server.address() as AddressInfo;
     return `${address}:${port}`;
+  }
+
+  get auth(): FakeAuth | undefined {
+    return this.#auth;
+  }
+
+  /** Change it at any time. */
+  set auth(auth: FakeAuth | undefined) {
+    assertCanaries(auth?.password, auth?.identityToken);
+    if (auth !== undefined) ownsSecrets(this.host);
+    this.#auth = auth;
   }
 
   /** Connections that are open now. */
@@ -248,7 +259,7 @@ export class FakeRegistry {
       return;
     }
     this.#issued += 1;
-    const token = `fake-token-${this.#issued}`;
+    const token = `canary-token-${this.#issued}`;
     this.#tokens.add(token);
     response.setHeader('content-type', 'application/json');
     response.end(JSON.stringify({ token, expires_in: this.auth?.expiresInSec ?? 300 }));

@@ -7,6 +7,8 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { CANARY } from '../canary/needles.ts';
+import { ownsSecrets } from '../canary/owner.ts';
 
 const run = promisify(execFile);
 
@@ -56,6 +58,7 @@ export class TokenServer {
     const server = createServer({ cert: certificate.cert, key: certificate.key });
     const made = new TokenServer(server, certificate);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    ownsSecrets(`:${(server.address() as AddressInfo).port}`);
     return made;
   }
 
@@ -97,7 +100,7 @@ export class TokenServer {
     const nowSec = Math.floor(Date.now() / 1000);
     const x5c = [new X509Certificate(this.#certificate.cert).raw.toString('base64')];
     const claims = {
-      ...{ iss: 'shoal-test', sub: this.username, aud: 'shoal-test', access, jti: randomUUID() },
+      ...{ iss: 'shoal-test', sub: this.username, aud: 'shoal-test', access, jti: `${CANARY}${randomUUID()}` },
       ...{ exp: nowSec + this.expiresInSec, nbf: nowSec - 1, iat: nowSec },
     };
     const text = [{ typ: 'JWT', alg: 'ES256', x5c }, claims].map(encode).join('.');

@@ -19,7 +19,7 @@ let made = 0;
 
 /** A name of nobody else's for a lab, and its directory; what labs of killed processes left is swept away first. */
 export async function claimLab(): Promise<{ name: string; dir: string }> {
-  await sweepDead();
+  await sweepDeadLabs();
   made += 1;
   const name = `${PREFIX}-${process.pid}-${await startedAt(process.pid)}-${made}`;
   const dir = join(BASE, name);
@@ -49,7 +49,8 @@ export async function sweepLab(name: string): Promise<void> {
   await rm(dir, { recursive: true, force: true });
 }
 
-async function sweepDead(): Promise<void> {
+/** Takes away what labs of processes left that are no more. */
+export async function sweepDeadLabs(): Promise<void> {
   const seen = [...(await readdir(BASE)), ...(await namespaces())];
   const labs = new Map(seen.map((name) => NAME.exec(name)).map((match) => [match?.[1], match]));
   for (const [name, match] of labs) {

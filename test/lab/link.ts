@@ -9,9 +9,8 @@ export interface LabLink {
   close(): Promise<void>;
 }
 
-/** Makes namespace `shoal-<id>`, reachable at 10.210.<id>.2; `rate` as tc writes it (`100mbit`), unlimited when absent. */
-export async function createLink(id: number, rate?: string): Promise<LabLink> {
-  const netns = `shoal-${id}`;
+/** Makes a namespace, reachable at 10.210.<id>.2; `rate` as tc writes it (`100mbit`), unlimited when absent. */
+export async function createLink(id: number, rate?: string, netns = `shoal-${id}`): Promise<LabLink> {
   const [near, far] = [`shl${id}a`, `shl${id}b`];
   const localAddress = `10.210.${id}.1`;
   const remoteAddress = `10.210.${id}.2`;

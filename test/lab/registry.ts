@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { ownsSecrets } from '../canary/owner.ts';
 import { type Daemon, inNetwork, run, startDaemon, waitFor } from './process.ts';
 
 /** A real registry (`docker-registry`) on loopback. */
@@ -42,6 +43,7 @@ export async function startRegistry(init: {
 }): Promise<LabRegistry> {
   const address = init.address ?? '127.0.0.1';
   const port = init.port ?? (await freePort(address));
+  if (init.htpasswd !== undefined) ownsSecrets(`${address}:${port}`);
   await mkdir(init.workDir, { recursive: true });
   await mkdir(init.storage, { recursive: true });
   const configPath = join(init.workDir, `registry-${port}.yml`);

@@ -13,7 +13,7 @@ import { imageAt, randomBytes, soon, testClient } from './origin/setup.ts';
 const REGISTRY_ADDRESS = '8.8.8.8';
 const REGISTRY = 'evil.example:8000';
 const PORTS = [80, 443, 5000] as const;
-const OWNER = { username: 'robot', password: 'canary' };
+const OWNER = { username: 'robot', password: 'canary-owner' };
 
 const touched: string[] = [];
 let refusals = 0;

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
-import { type Chunk, verifyChunk } from '../../src/core/chunk.ts';
+import type { Chunk } from '../../src/core/chunk.ts';
 import type { ChunkTable } from '../../src/core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../src/core/chunk-table-builder.ts';
 import { type Digest, sha256 } from '../../src/core/digest.ts';
 import type { OnBytes, RangedBlob, ReadOptions } from '../../src/image/layer-reader.ts';
 import type { IndexDb, IndexOperation } from '../../src/store/chunk-index.ts';
+import { verifyChunk } from '../../src/store/verify-chunk.ts';
 
 /** A layer made for a test: its table, its plain chunks and its compressed bytes. */
 export interface TestBlob {

@@ -3,30 +3,20 @@ import { test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import type { Chunk, ChunkRef } from '../../src/core/chunk.ts';
 import { hasCode, ShoalError } from '../../src/errors.ts';
-import { silentLogger } from '../../src/log.ts';
 import type { ChunkStore, GetOptions } from '../../src/store/chunk-store.ts';
 import { count, sourceCounters } from '../../src/store/count.ts';
 import { dedup } from '../../src/store/dedup.ts';
-import { failover } from '../../src/store/failover.ts';
 import { createMemoryStore } from '../../src/store/memory-store.ts';
 import { route } from '../../src/store/route.ts';
 import { chunkStoreSuite } from '../suites/chunk-store-suite.ts';
 import { randomChunks, testBlob, verified } from './blob-fixture.ts';
 
-const components = { clock: systemClock, log: silentLogger };
 const signal = new AbortController().signal;
 
 for (const [name, wrap] of Object.entries<(inner: ChunkStore) => ChunkStore>({
   memory: (inner) => inner,
   dedup,
   route: (inner) => route(createMemoryStore(), inner),
-  failover: (inner) =>
-    failover(components, {
-      stores: [
-        { name: 'broken', store: new FakeStore() },
-        { name: 'ok', store: inner },
-      ],
-    }),
   count: (inner) => count({ clock: systemClock, inner }, sourceCounters('x')),
 })) {
   chunkStoreSuite(name, async (contents) => {
@@ -101,50 +91,6 @@ test('route moves on for a missing chunk only', async () => {
   await assert.rejects(route(failing, last).get(ref, { signal }), (error) => hasCode(error, 'SOURCE_FAILED'));
   assert.equal(last.gets.length, 0);
   assert.equal(await route(createMemoryStore(), last).get(ref, { signal }), chunk);
-});
-
-test('failover moves on for a failure only, rests the failed store, and comes back to it', async () => {
-  const { ref, chunk } = await one();
-  let nowMs = 0;
-  const clock = { ...systemClock, nowMs: () => nowMs };
-  const mirror = new FakeStore();
-  const origin = new FakeStore();
-  origin.onGet = async () => chunk;
-  const stores = [
-    { name: 'mirror', store: mirror },
-    { name: 'origin', store: origin },
-  ];
-  const store = failover({ clock, log: silentLogger }, { stores, firstRestMs: 1_000, longestRestMs: 3_000 });
-  const asked = async (): Promise<[number, number]> => {
-    const before = [mirror.gets.length, origin.gets.length] as const;
-    await store.get(ref, { signal });
-    return [mirror.gets.length - before[0], origin.gets.length - before[1]];
-  };
-  assert.deepEqual(await asked(), [1, 1]);
-  assert.deepEqual(await asked(), [0, 1], 'the mirror rests');
-  nowMs = 1_001;
-  assert.deepEqual(await asked(), [1, 1], 'it is tried again after 1 s');
-  nowMs = 2_500;
-  assert.deepEqual(await asked(), [0, 1], 'and now rests 2 s');
-  nowMs = 3_002;
-  mirror.onGet = async () => chunk;
-  assert.deepEqual(await asked(), [1, 0], 'it has recovered');
-  mirror.onGet = async () => {
-    throw new ShoalError('REGISTRY_RESPONSE', 'too many', { status: 429, retryAfterMs: 60_000 });
-  };
-  await asked();
-  nowMs += 59_000;
-  assert.deepEqual(await asked(), [0, 1], 'it said how long to stay away');
-  origin.onGet = async () => {
-    throw new ShoalError('SOURCE_FAILED', 'origin too');
-  };
-  mirror.onGet = async () => chunk;
-  assert.deepEqual(await asked(), [1, 1], 'a resting store is better than none');
-  mirror.onGet = async () => {
-    throw new ShoalError('CHUNK_MISSING', 'no');
-  };
-  nowMs += 1_000_000;
-  await assert.rejects(store.get(ref, { signal }), (error) => hasCode(error, 'CHUNK_MISSING'));
 });
 
 test('count keeps missing, failing and giving up apart', async () => {

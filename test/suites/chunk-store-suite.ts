@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Chunk, type ChunkRef, verifyChunk } from '../../src/core/chunk.ts';
+import type { Chunk, ChunkRef } from '../../src/core/chunk.ts';
 import { sha256 } from '../../src/core/digest.ts';
 import { hasCode } from '../../src/errors.ts';
 import type { ChunkStore } from '../../src/store/chunk-store.ts';
+import { verifyChunk } from '../../src/store/verify-chunk.ts';
 
 /** A store under test that holds what the suite gave it. */
 export interface ChunkStoreSubject {

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, test } from 'node:test';
-import { verifyChunk } from '../../src/core/chunk.ts';
 import type { ChunkTable } from '../../src/core/chunk-table.ts';
 import { mergeLayers } from '../../src/erofs/merge.ts';
 import { ShoalError } from '../../src/errors.ts';
@@ -9,6 +8,7 @@ import { decodeExtent } from '../../src/image/codec.ts';
 import type { LayerContent, LayerDescriptor, LayerReader } from '../../src/image/layer-reader.ts';
 import type { FileNode, LayerTree, TreeNode } from '../../src/image/layer-tree.ts';
 import { readLayer } from '../../src/image/readers/index.ts';
+import { verifyChunk } from '../../src/store/verify-chunk.ts';
 import { MemoryBlob } from '../fakes/memory-blob.ts';
 import type { FixtureLayer } from '../fakes/oci-layout.ts';
 import { type TreeRow, treeRows } from './tree-rows.ts';

@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { freeBytes } from '../../core/byte-pool.ts';
 import type { ChunkTable } from '../../core/chunk-table.ts';
 import { decodeChunkTable } from '../../core/chunk-table-codec.ts';
 import { type Digest, parseDigest } from '../../core/digest.ts';
@@ -140,8 +141,10 @@ class PassThread {
     const room = new Turnstile(REQUESTS_AHEAD);
     this.#onFailure = fail;
     this.#onNotice = (notice) => {
-      if (notice.kind === 'taken') room.leave();
-      else if (notice.kind === 'result') result.resolve(passedOf(notice));
+      if (notice.kind === 'taken') {
+        freeBytes(notice.bytes);
+        room.leave();
+      } else if (notice.kind === 'result') result.resolve(passedOf(notice));
       else fail(new ShoalError(notice.code, notice.message, notice.errno === undefined ? {} : { errno: notice.errno }));
     };
     signal.addEventListener('abort', () => fail(signal.reason), { once: true });

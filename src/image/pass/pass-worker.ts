@@ -2,7 +2,6 @@ import { writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { encodeChunkTable } from '../../core/chunk-table-codec.ts';
 import { parseDigest } from '../../core/digest.ts';
-import { freeBytes } from '../../core/free-bytes.ts';
 import { ShoalError } from '../../errors.ts';
 import { impliesDirs } from '../layer-tree.ts';
 import { encodeTree } from '../tree-codec.ts';
@@ -35,8 +34,7 @@ function obey(command: PassCommand): void {
     try {
       pass?.write(command.bytes);
     } finally {
-      freeBytes(command.bytes);
-      send({ kind: 'taken' });
+      send({ kind: 'taken', bytes: command.bytes }, [command.bytes.buffer as ArrayBuffer]);
     }
   } else if (command.kind === 'end') finish();
   else drop();
@@ -76,6 +74,6 @@ function noticeOf(error: unknown): PassNotice {
   return { kind: 'error', code, message, errno: errno === undefined ? undefined : Math.abs(errno) };
 }
 
-function send(notice: PassNotice): void {
-  parentPort?.postMessage(notice);
+function send(notice: PassNotice, transfer: ArrayBuffer[] = []): void {
+  parentPort?.postMessage(notice, transfer);
 }

@@ -1,6 +1,6 @@
-import { parseDigest } from '../../core/digest.ts';
+import { type Digest, parseDigest } from '../../core/digest.ts';
 import { ShoalError } from '../../errors.ts';
-import type { LayerContent, LayerDescriptor, LayerReader, RangedBlob } from '../layer-reader.ts';
+import type { LayerContent, LayerDescriptor, LayerIndexBytes, LayerReader, RangedBlob } from '../layer-reader.ts';
 import { createTreeBuilder, type TreeBuilder } from '../tree-builder.ts';
 import { type EstargzFooter, FOOTER_BYTES, parseEstargzFooter } from './estargz-footer.ts';
 import { EstargzLayout } from './estargz-layout.ts';
@@ -55,7 +55,11 @@ class EstargzReader implements LayerReader {
     return (await readFooter(blob, signal)) !== undefined;
   }
 
-  async read(layer: LayerDescriptor, blob: RangedBlob, { signal }: { signal: AbortSignal }): Promise<LayerContent> {
+  async read(
+    layer: LayerDescriptor,
+    blob: RangedBlob,
+    { signal, index }: { signal: AbortSignal; index?: LayerIndexBytes },
+  ): Promise<LayerContent> {
     const annotated = layer.annotations[TOC_DIGEST_ANNOTATION];
     if (annotated === undefined) {
       throw new ShoalError('UNSUPPORTED_LAYER', `no annotation ${TOC_DIGEST_ANNOTATION} to verify an eStargz TOC with`);
@@ -73,9 +77,20 @@ class EstargzReader implements LayerReader {
         `the TOC has ${tocBytes} compressed bytes, allowed are ${this.#limits.maxTocBytes}`,
       );
     }
-    const member = await blob.read(footer.tocOffset, tocBytes, { signal });
-    const json = await decodeTocMember(member, { digest, maxJsonBytes: this.#limits.maxJsonBytes, signal });
+    const known = index?.digest === digest ? index : undefined;
+    const json = known?.bytes ?? (await this.#readToc(blob, footer.tocOffset, tocBytes, { digest, signal }));
+    if (known?.bytes === undefined) known?.keep(json);
     return this.#content(json, { compressedSize: blob.size, dataEnd: footer.tocOffset, signal });
+  }
+
+  async #readToc(
+    blob: RangedBlob,
+    offset: number,
+    length: number,
+    { digest, signal }: { digest: Digest; signal: AbortSignal },
+  ): Promise<Uint8Array> {
+    const member = await blob.read(offset, length, { signal });
+    return await decodeTocMember(member, { digest, maxJsonBytes: this.#limits.maxJsonBytes, signal });
   }
 
   async #content(

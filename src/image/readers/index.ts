@@ -1,5 +1,12 @@
 import { ShoalError, withContext } from '../../errors.ts';
-import type { LayerContent, LayerDescriptor, LayerReader, OpenBlob, RangedBlob } from '../layer-reader.ts';
+import type {
+  LayerContent,
+  LayerDescriptor,
+  LayerIndexBytes,
+  LayerReader,
+  OpenBlob,
+  RangedBlob,
+} from '../layer-reader.ts';
 import { createEstargzReader, type EstargzLimits } from './estargz.ts';
 import { createRafsReader } from './rafs/rafs.ts';
 import { cacheTail } from './tail-cache.ts';
@@ -30,14 +37,27 @@ export async function readLayer(
     signal,
     readers = createLayerReaders(),
     openBlob,
-  }: { signal: AbortSignal; readers?: readonly LayerReader[]; openBlob?: OpenBlob },
+    index,
+    tailBytes,
+  }: {
+    signal: AbortSignal;
+    readers?: readonly LayerReader[];
+    openBlob?: OpenBlob;
+    index?: LayerIndexBytes;
+    /** How much of the blob's end is read at once. */
+    tailBytes?: number;
+  },
 ): Promise<{ format: string; content: LayerContent }> {
   try {
     if (layer.size !== undefined && layer.size !== blob.size) {
       throw new ShoalError('INVALID_LAYER', `the blob has ${blob.size} bytes, its descriptor says ${layer.size}`);
     }
-    const cached = cacheTail(blob);
-    const options = openBlob === undefined ? { signal } : { signal, openBlob };
+    const cached = cacheTail(blob, tailBytes);
+    const options = {
+      signal,
+      ...(openBlob === undefined ? {} : { openBlob }),
+      ...(index === undefined ? {} : { index }),
+    };
     for (const reader of readers) {
       if (!(await reader.probe(layer, cached, { signal }))) continue;
       return { format: reader.format, content: await reader.read(layer, cached, options) };

@@ -1,7 +1,7 @@
 import { type Digest, digestAlgorithm, digestHex, parseDigest } from '../../core/digest.ts';
 import { hasCode, ShoalError } from '../../errors.ts';
 import { decodeExtent } from '../codec.ts';
-import type { LayerContent, LayerDescriptor, LayerReader, RangedBlob } from '../layer-reader.ts';
+import type { LayerContent, LayerDescriptor, LayerIndexBytes, LayerReader, RangedBlob } from '../layer-reader.ts';
 import { createTreeBuilder, type TreeBuilder } from '../tree-builder.ts';
 import {
   DEFAULT_LIMITS,
@@ -61,7 +61,11 @@ class ZstdchunkedReader implements LayerReader {
     return hasZstdchunkedFooter(await readTail(blob, signal));
   }
 
-  async read(layer: LayerDescriptor, blob: RangedBlob, { signal }: { signal: AbortSignal }): Promise<LayerContent> {
+  async read(
+    layer: LayerDescriptor,
+    blob: RangedBlob,
+    { signal, index }: { signal: AbortSignal; index?: LayerIndexBytes },
+  ): Promise<LayerContent> {
     const pin = pinOf(layer);
     const tail = await readTail(blob, signal);
     const position = pin.position ?? footerPosition(tail);
@@ -77,8 +81,10 @@ class ZstdchunkedReader implements LayerReader {
     if (offset < FRAME_HEADER_BYTES || offset + length > blob.size) {
       throw new ShoalError('INVALID_LAYER', `the TOC would be at ${offset}, outside the layer`);
     }
-    const coded = await blob.read(offset, length, { signal });
+    const known = index?.digest === pin.coded ? index : undefined;
+    const coded = known?.bytes ?? (await blob.read(offset, length, { signal }));
     const json = await this.#verifiedJson(coded, decodedLength, pin, signal);
+    if (known?.bytes === undefined) known?.keep(coded);
     return content(json, {
       compressedSize: blob.size,
       dataEnd: offset - FRAME_HEADER_BYTES,
@@ -99,6 +105,12 @@ class ZstdchunkedReader implements LayerReader {
     if (pin.coded === undefined && pin.json !== undefined) await check(json, pin.json, signal);
     return json;
   }
+}
+
+/** Digest of the TOC's compressed bytes, as the annotations of the layer pin it. */
+export function codedTocDigest({ annotations }: LayerDescriptor): string | undefined {
+  const prefix = PREFIXES.find((each) => annotations[each + CHECKSUM] !== undefined);
+  return prefix === undefined ? undefined : annotations[prefix + CHECKSUM];
 }
 
 async function readTail(blob: RangedBlob, signal: AbortSignal): Promise<Uint8Array> {

@@ -51,7 +51,7 @@ export interface HostsContext {
 
 /** Parses the text of a `hosts.toml` in `directory`. Throws CONFIG_INVALID naming file and line. */
 export function parseHostsFile(text: string, init: { name: string; directory: string }): HostsFile {
-  const warnings: string[] = [];
+  const warnings: { readonly line: number; readonly text: string }[] = [];
   const line = createLineFinder(text);
   const at = (path: readonly string[]): string => {
     const found = line(path);
@@ -61,7 +61,8 @@ export function parseHostsFile(text: string, init: { name: string; directory: st
     name: init.name,
     line,
     warn(path, what) {
-      if (warnings.length < MIRROR_LIMITS.maxWarnings) warnings.push(`${at(path)}: ${what}`);
+      if (warnings.length < MIRROR_LIMITS.maxWarnings)
+        warnings.push({ line: line(path) ?? 0, text: `${at(path)}: ${what}` });
     },
     fail: (path, what) => new ShoalError('CONFIG_INVALID', `${at(path)}: ${what}`),
     resolve: (path) => (isAbsolute(path) ? path : join(init.directory, path)),
@@ -73,7 +74,8 @@ export function parseHostsFile(text: string, init: { name: string; directory: st
   const isNamed = server !== undefined && server !== '';
   // The keys at the top are the server's; without a server they are checked all the same.
   const entry = parseHost(isNamed ? server : 'https://registry.invalid', top, [], context);
-  return { hosts, server: isNamed ? entry : undefined, warnings };
+  const inOrder = warnings.sort((a, b) => a.line - b.line).map(({ text }) => text);
+  return { hosts, server: isNamed ? entry : undefined, warnings: inOrder };
 }
 
 function parseToml(text: string, name: string): Record<string, unknown> {

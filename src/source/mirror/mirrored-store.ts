@@ -2,7 +2,7 @@ import type { Clock } from '../../clock.ts';
 import type { Chunk, ChunkRef } from '../../core/chunk.ts';
 import { ShoalError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
-import type { ChunkStore, GetOptions } from '../../store/chunk-store.ts';
+import { type ChunkStore, type GetOptions, within } from '../../store/chunk-store.ts';
 import type { MirrorChain, MirrorChains } from './chains.ts';
 import type { MirrorBlobs, MirrorHost } from './mirror-host.ts';
 import { throughMirrors } from './through-mirrors.ts';
@@ -18,7 +18,7 @@ interface Components {
 }
 
 /**
- * `failover(mirrors of the chunk's registry, origin)`, chosen anew for each chunk: a mirror that fails in the middle of a
+ * The mirrors of the chunk's registry, then the origin, chosen anew for each chunk: a mirror that fails in the middle of a
  * read costs that read one more source, and the chunks after it nothing. Throws what the origin throws.
  */
 export function createMirroredStore(components: Components): ChunkStore {
@@ -84,18 +84,6 @@ export function createMirroredStore(components: Components): ChunkStore {
 
 function pick({ signal, urgency }: GetOptions): Pick<GetOptions, 'signal' | 'urgency'> {
   return { signal, ...(urgency === undefined ? {} : { urgency }) };
-}
-
-/** The same options with another signal; `urgency` stays live. */
-function within(options: GetOptions, signal: AbortSignal): GetOptions {
-  const { report } = options;
-  return {
-    signal,
-    get urgency() {
-      return options.urgency ?? 'demand';
-    },
-    ...(report === undefined ? {} : { report }),
-  };
 }
 
 function excluded(registry: string): ShoalError {

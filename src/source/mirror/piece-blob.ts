@@ -1,3 +1,4 @@
+import { takeBytes } from '../../core/byte-pool.ts';
 import type { RangedBlob, ReadOptions } from '../../image/layer-reader.ts';
 import { type Flight, startFlight } from '../../store/flight.ts';
 
@@ -134,7 +135,7 @@ class Wanted {
   #filled = 0;
 
   constructor(offset: number, length: number, options: ReadOptions) {
-    this.bytes = Buffer.allocUnsafeSlow(length);
+    this.bytes = takeBytes(length);
     this.#offset = offset;
     this.#options = options;
   }

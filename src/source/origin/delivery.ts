@@ -1,6 +1,6 @@
 import { type ByteBudget, createByteBudget } from '../../core/byte-budget.ts';
+import { freeBytes } from '../../core/byte-pool.ts';
 import type { Extent } from '../../core/chunk-table.ts';
-import { freeBytes } from '../../core/free-bytes.ts';
 import type { GetOptions } from '../../store/chunk-store.ts';
 
 /** An extent somebody wants, and whom to tell. */

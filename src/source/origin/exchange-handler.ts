@@ -1,4 +1,5 @@
 import type { Dispatcher } from 'undici';
+import { takeBytes } from '../../core/byte-pool.ts';
 import { ShoalError } from '../../errors.ts';
 import type { ApprovedUrl } from '../url-policy.ts';
 import { REGISTRY_LIMITS } from './limits.ts';
@@ -95,7 +96,7 @@ export class ExchangeHandler implements Dispatcher.DispatchHandler {
 
   /** Not zeroed: no byte of it is handed out that the response did not fill. */
   #allocate(kind: 'exact' | 'upTo'): Uint8Array {
-    if (kind === 'exact') return Buffer.allocUnsafeSlow(this.#limit);
+    if (kind === 'exact') return takeBytes(this.#limit);
     const announced = Number(this.#headers['content-length'] ?? 16_384);
     if (announced > this.#limit) {
       throw this.#error('REGISTRY_RESPONSE', `announces ${announced} bytes, limit ${this.#limit}`);

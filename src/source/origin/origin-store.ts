@@ -1,5 +1,5 @@
 import { type ByteBudget, createByteBudget } from '../../core/byte-budget.ts';
-import { type Chunk, type ChunkRef, verifyChunk } from '../../core/chunk.ts';
+import type { Chunk, ChunkRef } from '../../core/chunk.ts';
 import type { ChunkRow, ChunkTable, Extent } from '../../core/chunk-table.ts';
 import type { Digest } from '../../core/digest.ts';
 import { hasCode, ShoalError } from '../../errors.ts';
@@ -7,6 +7,7 @@ import { decodeExtent } from '../../image/codec.ts';
 import type { RangedBlob } from '../../image/layer-reader.ts';
 import type { ChunkStore, GetOptions } from '../../store/chunk-store.ts';
 import { chunkMissing } from '../../store/route.ts';
+import { verifyChunk } from '../../store/verify-chunk.ts';
 import {
   createExtentFetcher,
   type DecodedExtent,

@@ -1,5 +1,6 @@
 import { CLAIM_LIMITS } from '../../core/policy/claim-limits.ts';
 import { ShoalError } from '../../errors.ts';
+import { clientMemoryBytes, serverMemoryBytes } from './data/limits.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -92,7 +93,7 @@ const LEDGER_BYTES = { chunk: 256, member: 56 };
 const CONNECTION_BYTES = 192 * KIB;
 const PEER_BYTES = 512;
 
-/** What the swarm may take at most, in bytes, when every peer behaves as badly as the limits let it. */
+/** What the swarm may take at most, in bytes, chunks included, when every peer behaves as badly as the limits let it. */
 export function worstCaseBytes(init: { connections: number; records: number }): number {
   const { streamsPerPeer, streamWindowBytes, frameBytes, kadStreamsPerPeer, kadStreamBytes } = SWARM_LIMITS;
   // A stream of ours keeps up to two windows unread, one frame in parts, and one answer.
@@ -105,7 +106,9 @@ export function worstCaseBytes(init: { connections: number; records: number }): 
     init.records * SWARM_LIMITS.recordBytes +
     SWARM_LIMITS.peers * PEER_BYTES +
     ledger +
-    own
+    own +
+    serverMemoryBytes() +
+    clientMemoryBytes()
   );
 }
 
@@ -116,7 +119,7 @@ export function checkBudget(init: { connections: number; records: number; budget
   const mib = (bytes: number): string => `${Math.ceil(bytes / MIB)} MiB`;
   throw new ShoalError(
     'CONFIG_INVALID',
-    `swarm: ${init.connections} connections and ${init.records} records may take ${mib(worst)}, more than ` +
+    `swarm: ${init.connections} connections, ${init.records} records and the chunks under way may take ${mib(worst)}, more than ` +
       `swarm.memory_bytes_max (${mib(init.budgetBytes)}); lower swarm.connections_max or swarm.records_max, or raise the budget`,
   );
 }

@@ -1,9 +1,10 @@
 import { createWriteStream } from 'node:fs';
-import { access, copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { access, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { addLayer, prepareImages, pushAndConvert, writeLayout } from '../../lab/images.ts';
 import { run } from '../../lab/process.ts';
+import { claimFolder } from './work-folder.ts';
 
 const CACHE = fileURLToPath(new URL('../../../.cache/images', import.meta.url));
 /** Raise when what is built changes. */
@@ -59,14 +60,15 @@ async function cached(name: string, build: (work: string, fresh: string) => Prom
   const storage = join(CACHE, name);
   if (await exists(storage)) return storage;
   await mkdir(CACHE, { recursive: true });
-  const work = await mkdtemp('/var/tmp/shoal-images-');
+  const folder = await claimFolder();
+  const work = folder.dir;
   try {
     const fresh = join(work, 'storage');
     await build(work, fresh);
     await run('cp', ['-a', fresh, `${storage}.new`]);
     await rename(`${storage}.new`, storage);
   } finally {
-    await rm(work, { recursive: true, force: true });
+    await folder.close();
   }
   return storage;
 }

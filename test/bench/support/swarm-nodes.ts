@@ -79,6 +79,8 @@ export async function forkNodes(init: {
   bootstrapPort?: number;
   own?: number;
   name?: string;
+  /** Where their states go; default: where temporary files do. */
+  folder?: string;
 }): Promise<ForkedNodes> {
   const child: ChildProcess = fork(fileURLToPath(import.meta.url), [JSON.stringify(init)], {
     execArgv: ['--expose-gc'],
@@ -117,8 +119,9 @@ async function serve(text: string): Promise<void> {
     bootstrapPort?: number;
     own?: number;
     name?: string;
+    folder?: string;
   };
-  const folder = mkdtempSync(join(tmpdir(), 'shoal-bench-swarm-'));
+  const folder = mkdtempSync(join(init.folder ?? tmpdir(), 'shoal-bench-swarm-'));
   const delay = monitorEventLoopDelay({ resolution: 5 });
   delay.enable();
   const nodes: Swarm[] = [];

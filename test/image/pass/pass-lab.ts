@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { gunzipSync } from 'node:zlib';
-import { verifyChunk } from '../../../src/core/chunk.ts';
 import type { ChunkTable } from '../../../src/core/chunk-table.ts';
 import { type Digest, sha256 } from '../../../src/core/digest.ts';
 import { decodeExtent } from '../../../src/image/codec.ts';
 import type { FileNode } from '../../../src/image/layer-tree.ts';
 import { LayerPass, type PassResult } from '../../../src/image/pass/layer-pass.ts';
 import { unpackWindow } from '../../../src/image/pass/windows.ts';
+import { verifyChunk } from '../../../src/store/verify-chunk.ts';
 
 const signal = AbortSignal.timeout(300_000);
 

@@ -4,7 +4,6 @@ import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
-import { verifyChunk } from '../../../src/core/chunk.ts';
 import { sha256 } from '../../../src/core/digest.ts';
 import { ShoalError } from '../../../src/errors.ts';
 import { decodeExtent } from '../../../src/image/codec.ts';
@@ -12,6 +11,7 @@ import type { LayerContent } from '../../../src/image/layer-reader.ts';
 import { byteString, type FileNode, type TreeNode } from '../../../src/image/layer-tree.ts';
 import { createEstargzReader, TOC_DIGEST_ANNOTATION } from '../../../src/image/readers/estargz.ts';
 import { readLayer } from '../../../src/image/readers/index.ts';
+import { verifyChunk } from '../../../src/store/verify-chunk.ts';
 import {
   type EstargzImage,
   emptyMember,

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
-import { verifyChunk } from '../../../src/core/chunk.ts';
 import { type Digest, parseDigest, sha256 } from '../../../src/core/digest.ts';
 import { ShoalError } from '../../../src/errors.ts';
 import { decodeExtent } from '../../../src/image/codec.ts';
@@ -10,6 +9,7 @@ import { byteString, type FileNode, type TreeNode } from '../../../src/image/lay
 import { readWindow } from '../../../src/image/pass/windows.ts';
 import { readLayer } from '../../../src/image/readers/index.ts';
 import { NYDUS } from '../../../src/image/readers/rafs/nydus-labels.ts';
+import { verifyChunk } from '../../../src/store/verify-chunk.ts';
 import { MemoryBlob } from '../../fakes/memory-blob.ts';
 import type { FixtureLayer } from '../../fakes/oci-layout.ts';
 import type { RafsOptions } from '../../fakes/rafs/blob-writer.ts';

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createLogger } from '../../../src/log.ts';
+import { ownsSecrets } from '../../canary/owner.ts';
 import { FakeDragonfly } from '../../fakes/dragonfly.ts';
 import { startMirrorLab } from './mirror-lab.ts';
 
@@ -56,7 +57,7 @@ X-Forwarded-For = "10.0.0.1"
   assert.ok(double.requests.length > 0);
   assert.equal(lab.mirror.chunks, 0, 'the registry wants credentials, the mirror has none');
   assert.equal(lab.origin.chunks, lab.refs.length);
-  const secrets = [PASSWORD, USER, Buffer.from(`${USER}:${PASSWORD}`).toString('base64'), 'fake-token'];
+  const secrets = [PASSWORD, USER, Buffer.from(`${USER}:${PASSWORD}`).toString('base64'), 'canary-token'];
   const seen = JSON.stringify(double.requests) + lines.join('\n');
   for (const secret of secrets) assert.ok(!seen.includes(secret), secret);
   for (const { url, headers } of double.requests) {
@@ -101,6 +102,7 @@ test('S8: switched on, a mirror gets the pull token of the repository, if it end
       credentials: (host) => ({ [host]: { username: USER, password: PASSWORD } }),
       pullToken: (client) => (registry, repository) => client().pullToken({ registry, repository }),
     });
+    if (lent) ownsSecrets(new URL(double.url).host);
     await lab.hosts(`[host."${double.url}".header]\nX-Dragonfly-Registry = "http://${lab.registry.host}"\n`);
     await lab.read(0);
     assert.equal(lab.origin.chunks, 1, 'there was no token yet');
@@ -108,7 +110,7 @@ test('S8: switched on, a mirror gets the pull token of the repository, if it end
     await lab.read(1);
     assert.equal(lab.mirror.chunks, lent ? 1 : 0);
     const seen = double.requests.map(({ headers }) => headers.authorization ?? 'none');
-    assert.deepEqual([...new Set(seen)], lent ? ['none', 'Bearer fake-token-1'] : ['none']);
+    assert.deepEqual([...new Set(seen)], lent ? ['none', 'Bearer canary-token-1'] : ['none']);
     assert.ok(!JSON.stringify(double.requests).includes(PASSWORD));
   }
 });

@@ -16,6 +16,7 @@ import { createLogger } from '../../../src/log.ts';
 import { basicCredential } from '../../../src/source/origin/credentials.ts';
 import { fetchImage } from '../../../src/source/origin/fetch-image.ts';
 import type { RegistryClient } from '../../../src/source/origin/registry-client.ts';
+import { ownsSecrets } from '../../canary/owner.ts';
 import { startRecordingProxy } from '../../fakes/recording-proxy.ts';
 import { FakeRegistry } from '../../fakes/registry.ts';
 import { RealRegistry } from '../../fakes/registry-real.ts';
@@ -99,7 +100,7 @@ async function pull(client: RegistryClient, where: Reference): Promise<unknown> 
 }
 
 test('no secret reaches another host, the log, an error or the configuration shown (S8)', { skip }, async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'shoal-canary-'));
+  const folder = await mkdtemp(join(tmpdir(), 'shoal-secrets-'));
   await using stack = new AsyncDisposableStack();
   stack.defer(() => rm(folder, { recursive: true, force: true }));
   const behind = stack.use(await RealRegistry.start({ htpasswd: HTPASSWD }));
@@ -109,6 +110,7 @@ test('no secret reaches another host, the log, an error or the configuration sho
   const fake = stack.use(await FakeRegistry.start());
   fake.addOciLayout(LAYOUT, 'team/app', '1');
   const own = stack.use(await startRecordingProxy(behind.host));
+  ownsSecrets(own.host);
   // What others hear: another registry, the store that redirects lead to, a thief.
   const other = stack.use(await startRecordingProxy(open.host));
   const store = stack.use(await startRecordingProxy(open.host));
@@ -136,7 +138,7 @@ test('no secret reaches another host, the log, an error or the configuration sho
   for (const auth of [
     { scheme: 'basic', username: USER, password: 'canary-docker' },
     { scheme: 'bearer', username: USER, password: 'canary-docker' },
-    { scheme: 'basic', username: USER, password: 'other', challenge },
+    { scheme: 'basic', username: USER, password: 'canary-other', challenge },
     { scheme: 'bearer', realm: `http://localhost.evil.example:${store.host.split(':')[1]}/token` },
     { scheme: 'bearer', realm: 'https://evil.example/token' },
   ] as const) {
@@ -144,12 +146,12 @@ test('no secret reaches another host, the log, an error or the configuration sho
     for (const fault of [
       {},
       { redirectTo: `http://${store.host}{path}`, path: /blobs/ },
-      { redirectTo: `http://${store.host}{path}?token=canary-free`, path: /manifests/ },
+      { redirectTo: `http://${store.host}{path}?token=not-a-secret`, path: /manifests/ },
       { status: 403 },
       { status: 500 },
       { truncateAt: 10 },
       { reset: true },
-      { path: /token/, status: 400, body: 'canary-free' },
+      { path: /token/, status: 400, body: 'not-a-secret' },
     ]) {
       fake.inject(fault);
       client.renewed(imageAt(fake.host));
@@ -161,7 +163,7 @@ test('no secret reaches another host, the log, an error or the configuration sho
   await writeFile(join(folder, 'config.json'), '{"auths": canary-docker');
   await writeFile(join(folder, 'secrets/one/.dockerconfigjson'), 'canary-secret');
   await writeFile(join(folder, 'plugins/ecr'), '#!/bin/sh\necho canary-plugin; echo canary-plugin >&2; exit 1\n');
-  fake.auth = { scheme: 'basic', username: USER, password: 'new' };
+  fake.auth = { scheme: 'basic', username: USER, password: 'canary-new' };
   client.renewed(imageAt(fake.host));
   errors.push(await pull(client, imageAt(fake.host)));
 

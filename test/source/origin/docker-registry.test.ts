@@ -12,8 +12,8 @@ import { imageAt, soon, testClient } from './setup.ts';
 
 const fixture = (name: string): string => fileURLToPath(new URL(`../../fixtures/small/${name}`, import.meta.url));
 const skip = (await RealRegistry.available()) ? false : 'needs docker-registry and skopeo';
-// bcrypt of "open sesame".
-const HTPASSWD = 'ali:$2y$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n';
+// bcrypt of "canary-first".
+const HTPASSWD = 'ali:$2b$05$G3Chy9CTgBMNJyV/keINbepTdx5KkwUB0z5Mn1cafXOmYElfnJGUu\n';
 
 test('images in all formats come out of docker-registry as they went in', { skip }, async () => {
   await using registry = await RealRegistry.start();
@@ -42,12 +42,12 @@ test('images in all formats come out of docker-registry as they went in', { skip
 
 test('docker-registry behind a password is read with it, and not without', { skip }, async () => {
   await using registry = await RealRegistry.start({ htpasswd: HTPASSWD });
-  await registry.push(fixture('oci-estargz'), 'team/app', '1', 'ali:open sesame');
+  await registry.push(fixture('oci-estargz'), 'team/app', '1', 'ali:canary-first');
   const reference = imageAt(registry.host);
   const signal = soon(30_000);
   await using stranger = testClient();
   await assert.rejects(stranger.resolve(reference, { signal }), (error) => hasCode(error, 'AUTH_REFUSED'));
-  await using client = testClient({ credentials: { [registry.host]: { username: 'ali', password: 'open sesame' } } });
+  await using client = testClient({ credentials: { [registry.host]: { username: 'ali', password: 'canary-first' } } });
   const image = await fetchImage(client, reference, { platform: hostPlatform('x64'), signal });
   assert.equal(image.manifest.layers.length, 2);
 });

@@ -189,7 +189,7 @@ test('a mirror may be lent a token that ends soon, never a password nor another 
   const where = imageAt(fake.registry.host);
   assert.equal(fake.client.pullToken(where), undefined);
   await fake.read();
-  assert.equal(fake.client.pullToken(where)?.reveal(), 'Bearer fake-token-1');
+  assert.equal(fake.client.pullToken(where)?.reveal(), 'Bearer canary-token-1');
   assert.equal(fake.client.pullToken({ ...where, repository: 'team/other' }), undefined);
   await using long = await setup({ scheme: 'bearer', ...LOGIN, expiresInSec: 3_600 }, (host) => ({ [host]: LOGIN }));
   await long.read();
@@ -207,7 +207,7 @@ test('a token that somebody gave is sent as it is', async () => {
   await (await donor.blob(where, { digest, size: 1000 }, { signal: soon() })).read(0, 10, { signal: soon() });
   const source: CredentialSource = {
     name: 'pulls',
-    find: async () => [{ kind: 'registry-token', token: new Secret('fake-token-1') }],
+    find: async () => [{ kind: 'registry-token', token: new Secret('canary-token-1') }],
   };
   await using client = testClient({ sources: [source] });
   await (await client.blob(where, { digest, size: 1000 }, { signal: soon() })).read(0, 10, { signal: soon() });

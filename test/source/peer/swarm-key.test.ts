@@ -6,6 +6,7 @@ import { after, before, test } from 'node:test';
 import fc from 'fast-check';
 import { hasCode, ShoalError } from '../../../src/errors.ts';
 import { parseBootstrap } from '../../../src/source/peer/bootstrap.ts';
+import { clientMemoryBytes, serverMemoryBytes } from '../../../src/source/peer/data/limits.ts';
 import { loadIdentity } from '../../../src/source/peer/identity.ts';
 import { checkBudget, SWARM_LIMITS, worstCaseBytes } from '../../../src/source/peer/limits.ts';
 import { generateSwarmKey, loadSwarmKey, parseSwarmKey, writeSwarmKey } from '../../../src/source/peer/swarm-key.ts';
@@ -94,7 +95,9 @@ test('bootstrap entries name a host and a port in one of three ways', () => {
 
 test('limits that may take more than the budget are refused', () => {
   const usual = { connections: 256, records: SWARM_LIMITS.records };
-  assert.ok(worstCaseBytes(usual) < 2 * 1024 ** 3);
+  assert.ok(worstCaseBytes(usual) < 1.5 * 1024 ** 3, 'the default budget');
+  const chunks = serverMemoryBytes() + clientMemoryBytes();
+  assert.ok(chunks > 400 * 1024 ** 2 && worstCaseBytes({ connections: 0, records: 0 }) > chunks, 'chunks count too');
   checkBudget({ ...usual, budgetBytes: worstCaseBytes(usual) });
   refuses(() => checkBudget({ ...usual, budgetBytes: worstCaseBytes(usual) - 1 }), /memory_bytes_max/);
 });

@@ -1,9 +1,10 @@
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { buildConnector, Pool } from 'undici';
 import { type ByteBudget, createByteBudget } from '../../../core/byte-budget.ts';
-import { type Chunk, type ChunkRef, verifyChunk } from '../../../core/chunk.ts';
+import type { Chunk, ChunkRef } from '../../../core/chunk.ts';
 import { ShoalError } from '../../../errors.ts';
 import type { Urgency } from '../../../store/chunk-store.ts';
+import { verifyChunk } from '../../../store/verify-chunk.ts';
 import type { Neighbour } from '../directory.ts';
 import { ChunkExchange, type ReceivedChunk } from './chunk-exchange.ts';
 import { chunkTarget } from './chunk-request.ts';
@@ -17,6 +18,8 @@ export interface FetchOptions {
   readonly urgency: Urgency;
   /** How long the neighbour may keep the request while it gets the chunk itself, ms; 0 (default): not at all. */
   readonly waitMs?: number;
+  /** The ref's length is the most that is taken: how long the bytes are is not known before. */
+  readonly isAtMost?: boolean;
 }
 
 /** A chunk that a neighbour sent, and how long that took. */
@@ -68,7 +71,7 @@ class PooledClient implements ChunkClient {
     ref: Pick<ChunkRef, 'digest' | 'length'>,
     options: FetchOptions,
   ): Promise<FetchedChunk> {
-    const { signal, waitMs = 0 } = options;
+    const { signal, waitMs = 0, isAtMost = false } = options;
     signal.throwIfAborted();
     if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the swarm is closed');
     const line = this.#line(neighbour);
@@ -81,7 +84,7 @@ class PooledClient implements ChunkClient {
     const ask = (): Promise<FetchedChunk> =>
       this.#budget.use(ref.length, turn, () => {
         const target = chunkTarget({ digest: ref.digest, urgency: options.urgency, waitMs: Math.floor(waitMs) });
-        return this.#exchange(line.pool, neighbour, { ref, target, signal });
+        return this.#exchange(line.pool, neighbour, { ref, target, signal, isAtMost });
       });
     return await (waitMs > 0 ? line.waits : line.requests).use(1, turn, ask);
   }
@@ -96,12 +99,13 @@ class PooledClient implements ChunkClient {
   async #exchange(
     pool: Pool,
     neighbour: Neighbour,
-    { ref, target, signal }: { ref: Pick<ChunkRef, 'digest' | 'length'>; target: string; signal: AbortSignal },
+    asked: { ref: Pick<ChunkRef, 'digest' | 'length'>; target: string; signal: AbortSignal; isAtMost: boolean },
   ): Promise<FetchedChunk> {
+    const { ref, target, signal, isAtMost } = asked;
     const startedMs = performance.now();
     const received = await new Promise<ReceivedChunk>((resolve, reject) => {
       signal.throwIfAborted();
-      const exchange = new ChunkExchange({ ref, peer: neighbour.id, signal, resolve, reject });
+      const exchange = new ChunkExchange({ ref, isAtMost, peer: neighbour.id, signal, resolve, reject });
       try {
         pool.dispatch({ path: target, method: 'GET', idempotent: true }, exchange);
       } catch (error) {
@@ -109,7 +113,8 @@ class PooledClient implements ChunkClient {
       }
     });
     const totalMs = performance.now() - startedMs;
-    const chunk = await verifyChunk(ref, received.bytes, { owned: true });
+    const length = isAtMost ? received.bytes.byteLength : ref.length;
+    const chunk = await verifyChunk({ digest: ref.digest, length }, received.bytes, { owned: true });
     return { chunk, firstByteMs: received.firstByteMs - startedMs, totalMs };
   }
 

@@ -1,4 +1,5 @@
 import type { Dispatcher } from 'undici';
+import { takeBytes } from '../../../core/byte-pool.ts';
 import type { ChunkRef } from '../../../core/chunk.ts';
 import { ShoalError } from '../../../errors.ts';
 import { DATA_LIMITS } from './limits.ts';
@@ -12,6 +13,8 @@ export interface ReceivedChunk {
 /** What one exchange is about. */
 export interface ExchangeInit {
   readonly ref: Pick<ChunkRef, 'digest' | 'length'>;
+  /** `ref.length` is the most it may be, not what it is. */
+  readonly isAtMost?: boolean;
   /** The neighbour as an operator knows it. */
   readonly peer: string;
   readonly signal: AbortSignal;
@@ -78,8 +81,8 @@ export class ChunkExchange implements Dispatcher.DispatchHandler {
 
   onResponseEnd(): void {
     if (this.#settled) return;
-    if (this.#filled !== this.#init.ref.length) {
-      this.#fail(this.#error('SOURCE_FAILED', `sent ${this.#filled} of ${this.#init.ref.length} bytes`));
+    if (this.#filled !== this.#bytes.byteLength) {
+      this.#fail(this.#error('SOURCE_FAILED', `sent ${this.#filled} of ${this.#bytes.byteLength} bytes`));
     } else if (this.#settle()) {
       this.#init.resolve({ bytes: this.#bytes, firstByteMs: this.#firstByteMs });
     }
@@ -92,7 +95,9 @@ export class ChunkExchange implements Dispatcher.DispatchHandler {
   }
 
   #begin(headers: Headers): void {
-    const { length } = this.#init.ref;
+    const { ref, isAtMost } = this.#init;
+    const stated = Number(headers['content-length']);
+    const length = isAtMost === true && stated > 0 && stated < ref.length ? stated : ref.length;
     const coded = headers['content-encoding'] ?? headers['transfer-encoding'];
     if (headers['content-length'] !== String(length) || coded !== undefined || length > DATA_LIMITS.maxChunkBytes) {
       this.#fail(this.#error('CHUNK_CORRUPT', `answers with ${headers['content-length']} bytes instead of ${length}`));
@@ -100,7 +105,7 @@ export class ChunkExchange implements Dispatcher.DispatchHandler {
     }
     this.#firstByteMs = performance.now();
     // Not zeroed: none of it is used unless all of it was filled and hashes to the digest.
-    this.#bytes = Buffer.allocUnsafeSlow(length);
+    this.#bytes = takeBytes(length);
   }
 
   #watch(): void {

@@ -10,6 +10,7 @@ import type { BlobStore } from '../../../store/blob-store.ts';
 import type { ChunkStore } from '../../../store/chunk-store.ts';
 import { count, type SourceCounters } from '../../../store/count.ts';
 import { dedup } from '../../../store/dedup.ts';
+import type { DocumentStore } from '../../../store/documents.ts';
 import type { FetchLedger } from '../../../store/ledger.ts';
 import type { LocalStore } from '../../../store/local-store.ts';
 import { route } from '../../../store/route.ts';
@@ -18,6 +19,7 @@ import type { PeerDirectory } from '../directory.ts';
 import { createChunkClient } from './chunk-client.ts';
 import { type ChunkServer, type ChunkServerStats, createChunkServer } from './chunk-server.ts';
 import { type ClaimedStore, type ClaimStats, claimed } from './claimed.ts';
+import { createDocuments, type Documents } from './documents.ts';
 import { hedged } from './hedged.ts';
 import type { TlsIdentity } from './identity.ts';
 import { createNeighbourStore, type NeighbourStore, type SwarmDownloadStats } from './neighbour-store.ts';
@@ -27,6 +29,8 @@ export interface DataPlane {
   /** The whole cascade, what devices fill from: this node, neighbours, then outside under a claim. */
   readonly cascade: ChunkStore;
   readonly neighbours: NeighbourStore;
+  /** Manifests, configs and layer indexes; undefined without a place to keep them. */
+  readonly documents: Documents | undefined;
   /** Listens; resolves with the port. Throws UNAVAILABLE. */
   start(): Promise<number>;
   stats(): DataPlaneStats;
@@ -58,6 +62,8 @@ export interface DataPlaneComponents {
   readonly ledger?: FetchLedger;
   /** Whether chunks of this layer may be given to others (S13). */
   readonly shareable: (blob: Digest) => boolean;
+  /** Documents of images, and of which images they must stay here. */
+  readonly documents?: { readonly store: DocumentStore; readonly isPrivate: (image: string) => boolean };
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -98,8 +104,13 @@ export function createDataPlane(
   const all = route(components.own ?? local, swarm, claims);
   const inner = dedup(ledger === undefined ? all : ledger.watch(all));
   const cascade = createSharingStore({ inner, local, blobs, shareable });
+  const documents =
+    components.documents === undefined
+      ? undefined
+      : createDocuments({ ...components.documents, directory, client, counted, log });
+  const chunks = documents?.serving(cascade.shared) ?? cascade.shared;
   const server: ChunkServer = createChunkServer(
-    { directory, chunks: cascade.shared, identity, clock, log },
+    { directory, chunks, identity, clock, log },
     {
       ...{ host: init.host, port: init.port, bytesPerSecond: init.uploadBytesPerSecond ?? 0 },
       ...(init.uploadSlots === undefined ? {} : { slots: init.uploadSlots }),
@@ -108,6 +119,7 @@ export function createDataPlane(
   return {
     cascade,
     neighbours,
+    documents,
     start: () => server.start(),
     stats: () => ({ downloads: neighbours.stats(), uploads: server.stats(), claims: claims.stats() }),
     async stop() {

@@ -1,7 +1,9 @@
 import type { Digest } from '../../../core/digest.ts';
 import type { BlobDevice } from '../../../store/blob-device.ts';
 import type { BlobStore } from '../../../store/blob-store.ts';
+import type { DocumentStore } from '../../../store/documents.ts';
 import type { HaveMap, HeldChunks } from '../directory.ts';
+import { sharedDocuments } from './documents.ts';
 
 /** Digests per batch of `all`. */
 const BATCH = 1_024;
@@ -10,14 +12,16 @@ const BATCH = 1_024;
 export function createHeldChunks(components: {
   blobs: Pick<BlobStore, 'opened' | 'open' | 'list'>;
   shareable: (blob: Digest) => boolean;
+  documents?: { readonly store: DocumentStore; readonly isPrivate: (image: string) => boolean };
 }): HeldChunks {
-  const { blobs, shareable } = components;
+  const { blobs, shareable, documents } = components;
   return {
     haveMap(blob) {
       const device = shareable(blob) ? blobs.opened(blob) : undefined;
       return device === undefined ? undefined : mapOf(device);
     },
     async *all() {
+      if (documents !== undefined) yield sharedDocuments(documents.store, documents.isPrivate);
       for (const blob of await blobs.list()) {
         const device = shareable(blob) ? await blobs.open(blob) : undefined;
         if (device !== undefined) yield* digestsOf(device);

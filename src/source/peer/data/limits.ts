@@ -50,6 +50,17 @@ export const DATA_LIMITS = {
   clientInFlightBytes: 256 * 1024 * 1024,
   /** Answers larger than this are refused whatever they say. */
   maxChunkBytes: MAX_CHUNK_BYTES,
+
+  /** Disk for manifests, configs and layer indexes that neighbours can have from here: those of some 50 images. */
+  documentsBytes: 256 * 1024 * 1024,
+  /** A larger index comes from the registry. */
+  maxDocumentBytes: MAX_CHUNK_BYTES,
+  /** Time to find out who has a document, ms; nobody having it must not hold up a pull. */
+  documentFindMs: 1_000,
+  /** Longest wait for a neighbour that is fetching it, ms: containerd gives a layer 20 s. */
+  documentWaitMs: 4_000,
+  /** Neighbours asked for one document. */
+  documentPeers: 3,
 } as const;
 
 /** Bytes the server may hold at worst: answers twice (plain, and encrypted on their way out), and connections. */

@@ -181,7 +181,10 @@ class QueuedUploads implements Uploads {
   ): Promise<void> {
     if (signal.aborted) return;
     const chunk = await this.#chunks.read(ref, { signal });
-    if (signal.aborted) return;
+    if (signal.aborted) {
+      chunk?.release();
+      return;
+    }
     if (chunk === undefined) {
       this.#counts.missing += 1;
       end(response, 404);
@@ -191,12 +194,15 @@ class QueuedUploads implements Uploads {
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes.byteLength });
     const sent = await sendAll(response, bytes);
     if (!sent) {
+      // Its bytes are left to the collector: the connection may still be looking at them.
       this.#counts.cut += 1;
       return;
     }
+    const sentBytes = bytes.byteLength;
+    chunk.release();
     this.#counts.chunks += 1;
-    this.#counts.bytes += bytes.byteLength;
-    if (zone !== this.#ownZone) this.#counts.crossZoneBytes += bytes.byteLength;
+    this.#counts.bytes += sentBytes;
+    if (zone !== this.#ownZone) this.#counts.crossZoneBytes += sentBytes;
   }
 
   /** Tells who waits that the chunk is still coming, so that silence can mean trouble. */

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import { systemClock } from '../../../../src/clock.ts';
 import type { Digest } from '../../../../src/core/digest.ts';
 import { type ChunkClient, createChunkClient } from '../../../../src/source/peer/data/chunk-client.ts';
@@ -13,6 +14,7 @@ import type { BlobDevice } from '../../../../src/store/blob-device.ts';
 import { type BlobStore, openBlobStore } from '../../../../src/store/blob-store.ts';
 import type { ChunkStore } from '../../../../src/store/chunk-store.ts';
 import { count, type SourceCounters, sourceCounters } from '../../../../src/store/count.ts';
+import { type DocumentStore, openDocuments } from '../../../../src/store/documents.ts';
 import { createLocalStore } from '../../../../src/store/local-store.ts';
 import { createMemoryStore } from '../../../../src/store/memory-store.ts';
 import { MemoryIndexDb, type TestBlob } from '../../../store/blob-fixture.ts';
@@ -25,6 +27,7 @@ export interface Member extends AsyncDisposable {
   readonly directory: PeerDirectory;
   readonly blobs: BlobStore;
   readonly plane: DataPlane;
+  readonly documents: { readonly store: DocumentStore };
   /** Asks as this member, without its cascade. */
   readonly client: ChunkClient;
   readonly neighbours: NeighbourStore;
@@ -50,6 +53,8 @@ export interface MemberInit {
   readonly join?: Join;
   readonly plane?: { uploadBytesPerSecond?: number; uploadSlots?: number };
   readonly shareable?: (blob: Digest) => boolean;
+  /** Images whose documents stay here. */
+  readonly isPrivate?: (image: string) => boolean;
 }
 
 /** How a member gets into a swarm that is not the hub's. */
@@ -91,7 +96,14 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
   );
   const identity = makeTlsIdentity();
   const shareable = init.shareable ?? (() => true);
-  const held = createHeldChunks({ blobs, shareable });
+  const documents = {
+    store: await openDocuments(
+      { log, onGone: (gone) => directory.withdraw(gone) },
+      { directory: join(root.path, 'documents'), maxBytes: 64 * 1024 * 1024 },
+    ),
+    isPrivate: init.isPrivate ?? (() => false),
+  };
+  const held = createHeldChunks({ blobs, shareable, documents });
   const local = createLocalStore({ blobs });
   const counters = { neighbour: sourceCounters('neighbour'), outside: sourceCounters('origin') };
   const { directory, self, leave } =
@@ -104,7 +116,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
     counters.outside,
   );
   const plane = createDataPlane(
-    { directory, identity, blobs, local, outside, counters: counters.neighbour, shareable, clock, log },
+    { directory, identity, blobs, local, outside, counters: counters.neighbour, shareable, documents, clock, log },
     { host: '127.0.0.1', port: self.dataPort, ...init.plane },
   );
   stack.defer(() => plane.stop());
@@ -118,6 +130,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
     directory,
     blobs,
     plane,
+    documents,
     client,
     neighbours: plane.neighbours,
     counters,
