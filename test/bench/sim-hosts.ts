@@ -76,7 +76,9 @@ async function real(): Promise<Outcome> {
       await Promise.all(many.hosts.map((host) => start(host, many)));
       ms = performance.now() - begun;
     });
-    console.log(`distinct ${bill.distinctBytes}, by source ${JSON.stringify(bill.bytes)}, fetched ${bill.fetchedBytes}`);
+    console.log(
+      `distinct ${bill.distinctBytes}, by source ${JSON.stringify(bill.bytes)}, fetched ${bill.fetchedBytes}`,
+    );
     return { ms, registry: bill.fetchedBytes, neighbour: bill.bytes.neighbour ?? 0 };
   });
 }

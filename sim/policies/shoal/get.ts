@@ -65,7 +65,7 @@ export class ChunkGet {
       this.#outside();
       return;
     }
-    if (this.#node.usesClaims && !this.#session.worthAsking()) {
+    if (this.#node.usesClaims && this.#urgency === 'prefetch' && !this.#session.worthAsking()) {
       this.#claim();
       return;
     }
@@ -96,7 +96,7 @@ export class ChunkGet {
   #search(): void {
     if (this.#holders.isUnderWay || this.#isGone) return;
     const { maxAsked, maxRefusals } = NEIGHBOUR_LIMITS;
-    const refusals = this.#node.usesClaims ? this.#refusals : 0;
+    const refusals = this.#node.usesClaims && this.#urgency === 'prefetch' ? this.#refusals : 0;
     if (this.#holders.tried.length >= maxAsked || refusals >= maxRefusals) this.#found(undefined);
     else this.#holders.next((holder) => !this.#isGone && this.#found(holder));
   }

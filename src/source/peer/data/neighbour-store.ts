@@ -100,11 +100,15 @@ class Neighbours implements NeighbourStore {
     if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the swarm is closed');
     if (this.#components.directory.peers().length === 0) throw chunkMissing(ref, 'there are no neighbours');
     const { search, stop, session } = this.#search(ref, options);
-    if (!session.worthAsking()) throw chunkMissing(ref, 'neighbours were too busy of late: a claim says whom to ask');
+    const nobodyWaits = (): boolean => options.urgency === 'prefetch';
+    if (nobodyWaits() && !session.worthAsking()) {
+      throw chunkMissing(ref, 'neighbours were too busy of late: a claim says whom to ask');
+    }
     let asked = 0;
     let refusals = 0;
     const next = async (hedge: boolean): Promise<Attempt<Chunk> | undefined> => {
-      if (asked >= NEIGHBOUR_LIMITS.maxAsked || refusals >= NEIGHBOUR_LIMITS.maxRefusals) return undefined;
+      const isRefused = nobodyWaits() && refusals >= NEIGHBOUR_LIMITS.maxRefusals;
+      if (isRefused || asked >= NEIGHBOUR_LIMITS.maxAsked) return undefined;
       const holder = await search();
       if (holder === undefined) return undefined;
       asked += 1;
