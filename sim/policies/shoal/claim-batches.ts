@@ -1,6 +1,6 @@
 import { CLAIM_WAIT_LIMITS } from '../../../src/core/policy/claim-wait-limits.ts';
+import type { ClaimReply, Region } from './claim-reply.ts';
 import type { ShoalNode, Wanted } from './node.ts';
-import type { ClaimReply, Region } from './swarm.ts';
 
 interface Asking {
   readonly region: Region;

@@ -1,12 +1,12 @@
 import { CLAIM_WAIT_LIMITS } from '../../../src/core/policy/claim-wait-limits.ts';
 import { NEIGHBOUR_LIMITS } from '../../../src/core/policy/neighbour-limits.ts';
 import type { Timer } from '../../engine/timeline.ts';
+import type { ClaimReply } from './claim-reply.ts';
 import { HolderSearch } from './holder-search.ts';
 import type { ShoalNode, Urgency, Wanted } from './node.ts';
 import { outcomeOf } from './outcome.ts';
 import { type Answer, askNeighbour, type Request } from './server.ts';
 import type { Session } from './session.ts';
-import type { ClaimReply } from './swarm.ts';
 
 interface Attempt {
   readonly holder: ShoalNode;

@@ -7,19 +7,10 @@ import type { World } from '../../network/world.ts';
 import type { Scenario } from '../../scenario/scenario.ts';
 import type { SimImage } from '../../workload/image.ts';
 import { unitChunks } from '../../workload/units.ts';
+import type { ClaimReply, Place, Region } from './claim-reply.ts';
 import type { ShoalNode } from './node.ts';
+import { coordinatorOf, keeperOf } from './placement.ts';
 import { DIRECTORY_LIMITS } from './transport-limits.ts';
-
-/** What a claimer is told, with hosts in place of names. */
-export type ClaimReply =
-  | { readonly kind: 'granted' }
-  | { readonly kind: 'ask'; readonly holders: readonly ShoalNode[] };
-
-/** A chunk table row as the swarm names it. */
-export interface Place {
-  readonly blob: number;
-  readonly row: number;
-}
 
 /**
  * What the nodes tell each other, as the daemon's peer directory does it: records of announced chunks at the peers
@@ -59,12 +50,6 @@ export interface Swarm {
   announce(own: ShoalNode, contents: readonly number[]): void;
   /** A node is gone: coordinators forget it. */
   forget(node: ShoalNode): void;
-}
-
-/** Chunks of one blob that are claimed at the same coordinator. */
-export interface Region {
-  readonly blob: number;
-  readonly region: number;
 }
 
 /** Builds the swarm; `makeNode` is called once per host. */
@@ -148,7 +133,7 @@ class ModelledSwarm implements Swarm {
     const count = this.#counts[content] as number;
     let lastMs = 0;
     for (let keeper = 0; keeper < asked; keeper += 1) {
-      const peer = this.#keeper(content, keeper);
+      const peer = keeperOf(this.nodes, content, keeper);
       if (peer !== own && peer.host.isUp) lastMs = Math.max(lastMs, this.#ask(own, peer, 'find', count));
     }
     const { life } = own.host;
@@ -173,7 +158,7 @@ class ModelledSwarm implements Swarm {
     { delayMs, answered }: { delayMs: number; answered: (replies: ClaimReply[]) => void },
   ): void {
     const { life } = own.host;
-    const coordinator = this.#coordinator(region);
+    const coordinator = coordinatorOf(this.nodes, region);
     if (coordinator === undefined) {
       answered(contents.map(() => ({ kind: 'granted' })));
       return;
@@ -203,7 +188,7 @@ class ModelledSwarm implements Swarm {
     contents: readonly number[],
     { delayMs, outcome }: { delayMs: number; outcome: 'held' | 'failed' },
   ): void {
-    const coordinator = this.#coordinator(region);
+    const coordinator = coordinatorOf(this.nodes, region);
     if (coordinator === undefined) return;
     const arrived = (): void => {
       const ledger = this.#ledgerOf(coordinator);
@@ -222,7 +207,7 @@ class ModelledSwarm implements Swarm {
       const records = this.#records[content] as ShoalNode[];
       if (records.length < DIRECTORY_LIMITS.providersPerKey && !records.includes(own)) records.push(own);
       for (let copy = 0; copy < this.scenario.shoal.replication; copy += 1) {
-        const keeper = this.#keeper(content, copy);
+        const keeper = keeperOf(this.nodes, content, copy);
         keepers.set(keeper, (keepers.get(keeper) ?? 0) + (this.#counts[content] as number));
       }
     }
@@ -285,20 +270,6 @@ class ModelledSwarm implements Swarm {
     return begin - nowMs + ms;
   }
 
-  /** Keepers of a content's record: nodes at a distance that follows from its number alone. */
-  #keeper(content: number, copy: number): ShoalNode {
-    return this.nodes[mix(content * 8 + copy) % this.nodes.length] as ShoalNode;
-  }
-
-  #coordinator({ blob, region }: Region): ShoalNode | undefined {
-    const start = mix(blob * 65_536 + region + 0x5bd1e995);
-    for (let step = 0; step < DIRECTORY_LIMITS.coordinators; step += 1) {
-      const node = this.nodes[(start + step) % this.nodes.length] as ShoalNode;
-      if (node.host.isUp) return node;
-    }
-    return undefined;
-  }
-
   #ledgerOf(node: ShoalNode): ClaimLedger {
     const known = this.#ledgers.get(node);
     if (known !== undefined) return known;
@@ -316,12 +287,4 @@ class ModelledSwarm implements Swarm {
     }
     return holders.length > 0 ? { kind: 'ask', holders } : { kind: 'granted' };
   }
-}
-
-/** Spreads whole numbers over 31 bits (the finalizer of MurmurHash3). */
-function mix(value: number): number {
-  let hash = value | 0;
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 1;
 }
