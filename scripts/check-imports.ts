@@ -44,6 +44,7 @@ const ROOT_UNITS: Readonly<Record<string, string>> = {
   'metrics.ts': 'metrics',
   'unix-socket.ts': 'unix-socket',
   'toml-lines.ts': 'toml-lines',
+  'toml-document.ts': 'toml-lines',
   'version.ts': 'version',
   'config.ts': 'config',
   'config-schema.ts': 'config',

@@ -5,6 +5,7 @@ import { joinSwarm } from './join-swarm.ts';
 import { NEIGHBOUR } from './lazy/fetch-story.ts';
 import { createGivenCredentials } from './lazy/given-credentials.ts';
 import type { ImageRecords } from './lazy/images.ts';
+import type { LocalIndexes } from './lazy/local-indexes.ts';
 import { type ConfiguredMirrors, createConfiguredMirrors } from './lazy/mirrors.ts';
 import type { Neighbourhood } from './lazy/neighbourhood.ts';
 import { createNeighbourlyRegistry } from './lazy/neighbourly-registry.ts';
@@ -52,7 +53,7 @@ export interface Cascade {
  */
 export async function openCascade(
   config: Config,
-  components: { log: Logger; clock: Clock; blobs: BlobStore; images: ImageRecords },
+  components: { log: Logger; clock: Clock; blobs: BlobStore; images: ImageRecords; indexes: LocalIndexes },
   stack: AsyncDisposableStack,
 ): Promise<Cascade> {
   const { log, clock, blobs } = components;

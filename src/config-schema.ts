@@ -316,6 +316,18 @@ export const CONFIG_SCHEMA = {
           description:
             'Whose indexes are believed: those made by this node only, or also those that an image has in its registry. Whoever may push to the repository decides then what the files of its layers hold.',
         },
+        neighbour_indexes: {
+          type: 'boolean',
+          default: false,
+          description:
+            'Believe the indexes that neighbours have. Every member of the swarm can decide then what the files of a layer hold.',
+        },
+        soci: {
+          type: 'boolean',
+          default: true,
+          description:
+            'Use the SOCI index that an image names in its manifest (v2), and with `index_trust` of the registry those that refer to it (v1).',
+        },
         index_bytes_max: {
           type: 'integer',
           minimum: 0,

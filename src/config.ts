@@ -1,22 +1,17 @@
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { Ajv, type ErrorObject } from 'ajv';
-import { parse, TomlError } from 'smol-toml';
 import { CONFIG_SCHEMA, type Config, camelCase, type SchemaNode } from './config-schema.ts';
 import { lineOfKey, nearest, quoted } from './config-text.ts';
 import { ShoalError } from './errors.ts';
 import { parseBootstrap, parseListen } from './source/peer/bootstrap.ts';
 import { checkBudget } from './source/peer/limits.ts';
 import { loadSwarmKey } from './source/peer/swarm-key.ts';
+import { camelKeys, parseToml, readTomlText, type TomlTable } from './toml-document.ts';
 
 export type { Config } from './config-schema.ts';
 
 /** Read when no file is named; its absence is fine. */
 export const DEFAULT_CONFIG_PATH = '/etc/shoal/config.toml';
-
-/** Larger files are no configuration. */
-const MAX_FILE_BYTES = 1024 * 1024;
-
-type Table = Record<string, unknown>;
 
 /** Command-line flags that override keys, and the keys they override. */
 const FLAG_KEYS = {
@@ -46,7 +41,7 @@ export function loadConfig(init: {
   env?: Readonly<Record<string, string | undefined>>;
 }): Config {
   const path = init.path ?? DEFAULT_CONFIG_PATH;
-  const text = init.path === undefined && !existsSync(path) ? '' : readConfigFile(path);
+  const text = init.path === undefined && !existsSync(path) ? '' : readTomlText(path);
   return parseConfig(text, { name: path, flags: init.flags ?? {}, env: init.env ?? {} });
 }
 
@@ -59,33 +54,13 @@ export function parseConfig(
   const flagged = applyFlags(table, init.flags ?? {});
   moveSockets(table);
   if (!validate(table)) throw explain((validate.errors as ErrorObject[])[0] as ErrorObject, { text, flagged, ...init });
-  const config = camelKeys(CONFIG_SCHEMA, table) as Config;
+  const config = camelKeys(CONFIG_SCHEMA, table, camelCase) as Config;
   checkSecurity(config, init.name);
   return deepFreeze(withDockerConfig(config, init.env ?? {}));
 }
 
-function readConfigFile(path: string): string {
-  try {
-    if (statSync(path).size > MAX_FILE_BYTES) throw new Error(`larger than ${MAX_FILE_BYTES} bytes`);
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new ShoalError('CONFIG_INVALID', `${path} can't be read: ${reason}`, { cause });
-  }
-}
-
-function parseToml(text: string, name: string): Table {
-  try {
-    return parse(text);
-  } catch (cause) {
-    if (!(cause instanceof TomlError)) throw cause;
-    const reason = (cause.message.split('\n')[0] as string).replace(/^Invalid TOML document: /, '');
-    throw new ShoalError('CONFIG_INVALID', `${name} line ${cause.line}: not TOML: ${reason}`, { cause });
-  }
-}
-
 /** Writes the flags into the table; answers which flag set which key (`log.level` → `--log-level`). */
-function applyFlags(table: Table, flags: ConfigFlags): Map<string, string> {
+function applyFlags(table: TomlTable, flags: ConfigFlags): Map<string, string> {
   const flagged = new Map<string, string>();
   for (const [flag, value] of Object.entries(flags)) {
     if (value === undefined) continue;
@@ -95,7 +70,7 @@ function applyFlags(table: Table, flags: ConfigFlags): Map<string, string> {
     for (const section of sections) {
       target[section] ??= {};
       if (typeof target[section] !== 'object') return flagged; // the schema check names it
-      target = target[section] as Table;
+      target = target[section] as TomlTable;
     }
     target[last] = value;
     flagged.set(keys.join('.'), `--${flag}`);
@@ -104,12 +79,12 @@ function applyFlags(table: Table, flags: ConfigFlags): Map<string, string> {
 }
 
 /** Sockets that nobody named follow a root of one's own, so that daemons with different roots never meet. */
-function moveSockets(table: Table): void {
+function moveSockets(table: TomlTable): void {
   if (typeof table.root !== 'string') return;
   for (const section of ['snapshotter', 'control']) {
     table[section] ??= {};
     const keys = table[section];
-    if (typeof keys === 'object' && keys !== null) (keys as Table).socket ??= `${table.root}/${section}.sock`;
+    if (typeof keys === 'object' && keys !== null) (keys as TomlTable).socket ??= `${table.root}/${section}.sock`;
   }
 }
 
@@ -121,17 +96,6 @@ function withObjectDefaults(schema: SchemaNode): SchemaNode {
     properties[key] = node.type === 'object' ? { default: {}, ...withObjectDefaults(node) } : node;
   }
   return { ...schema, properties };
-}
-
-function camelKeys(schema: SchemaNode, value: unknown): unknown {
-  if (schema.type !== 'object') return value;
-  const children = schema.additionalProperties;
-  const entries = Object.entries(value as Table).map(([key, child]): [string, unknown] =>
-    typeof children === 'object'
-      ? [key, camelKeys(children, child)]
-      : [camelCase(key), camelKeys(schema.properties?.[key] as SchemaNode, child)],
-  );
-  return Object.fromEntries(entries);
 }
 
 interface Origin {

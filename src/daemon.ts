@@ -15,7 +15,7 @@ import { openUnnoticed } from './kernel/fanotify.ts';
 import { returnFreeMemory } from './kernel/heap.ts';
 import { backgroundRules } from './lazy/background-rules.ts';
 import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
-import { createConfiguredPlainLayers } from './lazy/configured-layers.ts';
+import { createConfiguredPlainLayers, createConfiguredSociLayers } from './lazy/configured-layers.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
 import { createFaultTrace } from './lazy/fault-trace.ts';
@@ -24,6 +24,7 @@ import { leaveAsFound, stopServing, takeOver } from './lazy/handover.ts';
 import { type ImageRecords, openImageRecords } from './lazy/images.ts';
 import { createLayerOpener } from './lazy/layer-opener.ts';
 import { createLazyLayers } from './lazy/lazy-layers.ts';
+import { createLocalIndexes } from './lazy/local-indexes.ts';
 import { createManifestLookup } from './lazy/manifests.ts';
 import { createManualMounts, type ManualMount } from './lazy/manual-mounts.ts';
 import { registerMetrics } from './lazy/metrics.ts';
@@ -101,7 +102,9 @@ export async function runDaemon(
     const images = await openImageRecords(db.sublevel('images'));
     stack.defer(() => images.flush());
 
-    const cascade = await openCascade(config, { ...parts, blobs, images }, stack);
+    const kept = { directory: join(root, 'indexes'), maxBytes: config.layers.indexBytesMax };
+    const indexes = createLocalIndexes({ log }, kept);
+    const cascade = await openCascade(config, { ...parts, blobs, images, indexes }, stack);
     const { registry, direct, given, asked, mirrors, swarm, ledger, sources, fetchedBytes } = cascade;
     joined = swarm;
     blobs.connect(cascade.source);
@@ -162,20 +165,31 @@ export async function runDaemon(
     // Layers and images.
     const { tocBytesMax, layerEntriesMax } = config.limits;
     const readers = createLayerReaders({ estargz: { maxTocBytes: tocBytesMax, maxEntries: layerEntriesMax } });
-    const plain = createConfiguredPlainLayers(config, { blobs, registry, log, onFetched: cascade.onFetched }, stack);
+    const manifests = createManifestLookup({
+      async fetch(reference, digest, { signal }) {
+        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
+      },
+    });
+    const access = { blobs, registry, manifests, log };
+    const documents = swarm?.plane.documents;
+    const soci = createConfiguredSociLayers(config, { ...access, documents });
+    const plain = createConfiguredPlainLayers(
+      config,
+      {
+        ...{ ...access, indexes, plane: swarm?.plane, onFetched: cascade.onFetched },
+        onIndexed: (layer) => swarm?.indexed(layer),
+      },
+      stack,
+    );
     const opener = createLayerOpener({
       registry: createBlobOpener(registry),
       direct: mirrors.past(createBlobOpener(direct)),
       blobs,
       readers,
-      documents: swarm?.plane.documents,
+      documents,
       log,
+      ...(soci === undefined ? {} : { soci }),
       ...(plain === undefined ? {} : { plain }),
-    });
-    const manifests = createManifestLookup({
-      async fetch(reference, digest, { signal }) {
-        return (await registry.manifest(reference, digest, { signal, retryBudgetMs: OPEN_RETRY_MS })).bytes;
-      },
     });
     const lazyLayers = createLazyLayers({
       ...{ opener, manifests, runs, blobs, images, given: given.labels, asked, log },

@@ -5,7 +5,9 @@ import type { Digest } from './core/digest.ts';
 import { matchesPattern } from './core/policy/background.ts';
 import { ShoalError } from './errors.ts';
 import type { ImageRecords } from './lazy/images.ts';
+import type { LocalIndexes } from './lazy/local-indexes.ts';
 import { type Neighbourhood, openNeighbourhood } from './lazy/neighbourhood.ts';
+import { createSharedIndexes } from './lazy/shared-indexes.ts';
 import { startConfiguredSwarm } from './lazy/swarm.ts';
 import { parseListen } from './source/peer/bootstrap.ts';
 import type { DataPlaneComponents } from './source/peer/data/data-plane.ts';
@@ -16,7 +18,8 @@ import { openDocuments } from './store/documents.ts';
 /** Joins the swarm of the configuration; undefined when it names none. Throws CONFIG_INVALID, UNAVAILABLE. */
 export async function joinSwarm(
   config: Pick<Config, 'swarm' | 'root'>,
-  components: Omit<DataPlaneComponents, 'shareable' | 'directory' | 'identity'> & {
+  components: Omit<DataPlaneComponents, 'shareable' | 'directory' | 'identity' | 'indexes'> & {
+    readonly indexes: LocalIndexes;
     readonly images: Pick<ImageRecords, 'namesOf'>;
   },
 ): Promise<Neighbourhood<Swarm> | undefined> {
@@ -31,7 +34,12 @@ export async function joinSwarm(
     { directory: join(config.root, 'documents'), maxBytes: DATA_LIMITS.documentsBytes },
   );
   joined = await openNeighbourhood(
-    { ...components, shareable, documents: { store, isPrivate } },
+    {
+      ...components,
+      shareable,
+      documents: { store, isPrivate },
+      indexes: createSharedIndexes({ ...components, shareable }),
+    },
     { root: config.root, host: parseListen(listen).host, dataPort, uploadBytesPerSecond },
     async (held, { fingerprint }) => {
       const swarm = await startConfiguredSwarm(config, { held, clock, log }, { fingerprint });

@@ -1,34 +1,20 @@
-import { readFileSync, statSync } from 'node:fs';
 import { Ajv, type ErrorObject } from 'ajv';
-import { parse, TomlError } from 'smol-toml';
 import { nearest, quoted } from '../../src/core/toml-text.ts';
 import { ShoalError } from '../../src/errors.ts';
+import { camelKeys, parseToml, readTomlText, type TomlTable } from '../../src/toml-document.ts';
 import { lineOfKey } from '../../src/toml-lines.ts';
 import { checkScenario } from './check.ts';
 import type { Scenario } from './scenario.ts';
 import { type Node, SCENARIO_SCHEMA } from './schema.ts';
 
-type Table = Record<string, unknown>;
-
 /** A key set from outside the file: `nodes.count` → 100. */
 export type Override = readonly [key: string, value: unknown];
-
-/** Larger files are no scenarios. */
-const MAX_FILE_BYTES = 1024 * 1024;
 
 const validate = new Ajv({ useDefaults: true, allErrors: false }).compile(withSections(SCENARIO_SCHEMA));
 
 /** Reads a scenario file. Throws CONFIG_INVALID naming file, line and key. */
 export function loadScenario(path: string, overrides: readonly Override[] = []): Scenario {
-  let text: string;
-  try {
-    if (statSync(path).size > MAX_FILE_BYTES) throw new Error(`larger than ${MAX_FILE_BYTES} bytes`);
-    text = readFileSync(path, 'utf8');
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new ShoalError('CONFIG_INVALID', `${path} can't be read: ${reason}`, { cause });
-  }
-  return parseScenario(text, { name: path, overrides });
+  return parseScenario(readTomlText(path), { name: path, overrides });
 }
 
 /** The scenario that `text` (TOML) gives; `name` is how errors call it. Throws CONFIG_INVALID. */
@@ -42,7 +28,7 @@ export function parseScenario(text: string, init: { name: string; overrides?: re
   const table = parseToml(text, init.name);
   for (const [key, value] of init.overrides ?? []) override(table, key, value);
   if (!validate(table)) throw explain((validate.errors as ErrorObject[])[0] as ErrorObject, refuse);
-  const scenario = camelKeys(SCENARIO_SCHEMA, table) as Scenario;
+  const scenario = camelKeys(SCENARIO_SCHEMA, table, camelCase) as Scenario;
   checkScenario(scenario, refuse);
   return scenario;
 }
@@ -56,24 +42,14 @@ function lineOf(text: string, path: readonly string[]): number | undefined {
   return undefined;
 }
 
-function parseToml(text: string, name: string): Table {
-  try {
-    return parse(text);
-  } catch (cause) {
-    if (!(cause instanceof TomlError)) throw cause;
-    const reason = (cause.message.split('\n')[0] as string).replace(/^Invalid TOML document: /, '');
-    throw new ShoalError('CONFIG_INVALID', `${name} line ${cause.line}: not TOML: ${reason}`, { cause });
-  }
-}
-
-function override(table: Table, key: string, value: unknown): void {
+function override(table: TomlTable, key: string, value: unknown): void {
   const parts = key.split('.');
   const last = parts.pop() as string;
   let target = table;
   for (const part of parts) {
     target[part] ??= {};
     if (typeof target[part] !== 'object') return; // the schema check names it
-    target = target[part] as Table;
+    target = target[part] as TomlTable;
   }
   target[last] = value;
 }
@@ -90,17 +66,6 @@ function withSections(node: Node): Node {
       child.type === 'object' && !isRequired ? { default: {}, ...withSections(child) } : withSections(child);
   }
   return { ...node, properties };
-}
-
-function camelKeys(schema: Node, value: unknown): unknown {
-  if (schema.type !== 'object') return value;
-  const each = schema.additionalProperties;
-  const entries = Object.entries(value as Table).map(([key, child]): [string, unknown] =>
-    typeof each === 'object'
-      ? [key, camelKeys(each, child)]
-      : [camelCase(key), camelKeys(schema.properties?.[key] as Node, child)],
-  );
-  return Object.fromEntries(entries);
 }
 
 function camelCase(key: string): string {

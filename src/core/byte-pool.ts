@@ -34,7 +34,7 @@ export function takeBytes(length: number): Uint8Array<ArrayBuffer> {
   else keptBytes -= size;
   if (shelf !== undefined) shelf.idle = Math.min(shelf.idle, shelf.buffers.length);
   lent.add(buffer);
-  return new Uint8Array(buffer, 0, length);
+  return Buffer.from(buffer, 0, length);
 }
 
 /**

@@ -9,7 +9,7 @@ import {
   type Extent,
   TABLE_ALGORITHMS,
 } from './chunk-table.ts';
-import { type DigestAlgorithm, digestAlgorithm, digestBytes } from './digest.ts';
+import { type ChunkAlgorithm, chunkAlgorithm, digestBytes } from './digest.ts';
 
 /** Windows one table can name: 24 bits on disk, and a blob of 64 TiB. */
 const MAX_WINDOW_ROW = 0xfffffe;
@@ -17,7 +17,7 @@ const MAX_WINDOW_ROW = 0xfffffe;
 /** Collects chunks in device order and refuses what can't be true; `build()` gives the table. */
 export class ChunkTableBuilder {
   readonly #compressedSize: number;
-  readonly #algorithm: DigestAlgorithm;
+  readonly #algorithm: ChunkAlgorithm;
   /** Bytes between the start of a chunk's block and the chunk, of a packed table. */
   readonly #skew: number[] | undefined;
   readonly #blockStart: number[] = [];
@@ -31,7 +31,7 @@ export class ChunkTableBuilder {
   #end = 0;
 
   /** `packed`: chunks may start anywhere, so that neighbours share a block; else each starts a block of its own. */
-  constructor(init: { compressedSize: number; algorithm?: DigestAlgorithm; packed?: boolean }) {
+  constructor(init: { compressedSize: number; algorithm?: ChunkAlgorithm; packed?: boolean }) {
     this.#compressedSize = checkedSize(init.compressedSize, 'blob size');
     this.#algorithm = init.algorithm ?? 'sha256';
     if (init.packed === true) this.#skew = [];
@@ -40,7 +40,7 @@ export class ChunkTableBuilder {
 
   /** Appends one chunk. Throws INVALID_CHUNK_TABLE on overlap, misalignment, overflow or a range outside the blob. */
   add(chunk: ChunkInput): void {
-    if (digestAlgorithm(chunk.digest) !== this.#algorithm) {
+    if (chunkAlgorithm(chunk.digest) !== this.#algorithm) {
       throw invalid(`chunk digest ${chunk.digest} is not ${this.#algorithm}`);
     }
     this.addRaw(chunk, digestBytes(chunk.digest));
@@ -111,6 +111,8 @@ export class ChunkTableBuilder {
       throw invalid(`chunk ${index} passes the end of its uncompressed range`);
     }
     const checkpoint = chunk.codec === 'deflate' ? checkedCheckpoint(chunk.checkpoint, index) : undefined;
+    const digest = checkedDigest(chunk.extentDigest, index);
+    if (digest === undefined && this.#algorithm === 'span') throw invalid(`chunk ${index} has no digest of any kind`);
     const known = this.#extentRows.get(chunk.extentOffset);
     if (known !== undefined) {
       const extent = this.#extents[known] as { length: number; codec: Codec; decodedLength: number };
@@ -128,6 +130,7 @@ export class ChunkTableBuilder {
       codec: chunk.codec,
       decodedLength: needed,
       ...(checkpoint === undefined ? {} : { checkpoint }),
+      ...(digest === undefined ? {} : { digest }),
     });
     return row;
   }
@@ -141,6 +144,13 @@ function checkedCheckpoint(checkpoint: Checkpoint | undefined, index: number): C
     throw invalid(`chunk ${index} names window ${window}`);
   }
   return { bits, window };
+}
+
+function checkedDigest(digest: Uint8Array | undefined, index: number): Uint8Array | undefined {
+  if (digest === undefined) return undefined;
+  if (digest.byteLength !== 32) throw invalid(`compressed range of chunk ${index} has a digest of another length`);
+  // Its own memory: it may be a view of a large file that was parsed.
+  return Uint8Array.from(digest);
 }
 
 function checkedSize(value: number, what: string): number {

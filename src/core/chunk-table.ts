@@ -1,5 +1,5 @@
 import { BLOCK_BYTES } from './block-map.ts';
-import { type Digest, type DigestAlgorithm, digestFromBytes } from './digest.ts';
+import { type ChunkAlgorithm, type Digest, digestFromBytes, spanName } from './digest.ts';
 
 /** How the bytes of an extent are coded in the blob. New codecs are appended: the position is stored on disk. */
 export const CODECS = ['none', 'gzip', 'zstd', 'lz4_block', 'deflate', 'stream'] as const;
@@ -29,6 +29,8 @@ export interface Extent {
   readonly decodedLength: number;
   /** Present for `deflate`. */
   readonly checkpoint?: Checkpoint;
+  /** sha256 of the compressed range, 32 bytes, to be checked before it is decoded; every extent of a `span` table has it. */
+  readonly digest?: Uint8Array;
 }
 
 /** One chunk of a device. */
@@ -56,18 +58,20 @@ export interface ChunkInput {
   readonly innerOffset: number;
   /** For `deflate`; the first chunk of an extent decides. */
   readonly checkpoint?: Checkpoint | undefined;
+  /** sha256 of the compressed range; the first chunk of an extent decides. */
+  readonly extentDigest?: Uint8Array | undefined;
   /** Decoded bytes of the whole extent, for codecs that cannot stop before its end; else what the chunks need. */
   readonly decodedLength?: number;
 }
 
-/** Algorithms of 32 bytes a table can hold; the position is stored on disk. */
-export const TABLE_ALGORITHMS: readonly DigestAlgorithm[] = ['sha256', 'blake3'];
+/** Names of 32 bytes a table can hold; the position is stored on disk. */
+export const TABLE_ALGORITHMS: readonly ChunkAlgorithm[] = ['sha256', 'blake3', 'span'];
 
 /** What a table is made of: a typed array per property, a row per chunk. Never changed once a table has them. */
 export interface ChunkColumns {
   readonly deviceSize: number;
   readonly compressedSize: number;
-  readonly algorithm: DigestAlgorithm;
+  readonly algorithm: ChunkAlgorithm;
   /** Device offset in blocks of 4096 bytes. */
   readonly blockStart: Uint32Array;
   /** Bytes from there to the chunk; absent when all chunks start with a block. Neighbours may then share a block. */
@@ -88,7 +92,7 @@ export class ChunkTable {
   readonly deviceSize: number;
   /** Length of the blob in the registry, bytes. */
   readonly compressedSize: number;
-  readonly algorithm: DigestAlgorithm;
+  readonly algorithm: ChunkAlgorithm;
   readonly #blockStart: Uint32Array;
   readonly #skew: Uint16Array | undefined;
   readonly #length: Uint32Array;
@@ -103,6 +107,11 @@ export class ChunkTable {
     this.#blockStart = columns.blockStart;
     this.#skew = columns.skew;
     this.#length = columns.length;
+  }
+
+  /** False when chunks are not named by their bytes: then nobody else can give or take them. */
+  get shareable(): boolean {
+    return this.algorithm !== 'span';
   }
 
   get extentCount(): number {
@@ -123,7 +132,7 @@ export class ChunkTable {
       index,
       deviceOffset: this.#startOf(index),
       length: this.#length[index] as number,
-      digest: digestFromBytes(this.algorithm, this.digestBytesAt(index)),
+      digest: this.#nameOf(index),
       extent: this.columns.extentOf[index] as number,
       innerOffset: this.columns.inner[index] as number,
     };
@@ -181,6 +190,11 @@ export class ChunkTable {
     let first = this.#upperBound(firstBlock - 1);
     if (first > 0 && this.blocksOf(first - 1).end > firstBlock) first -= 1;
     return { first, end: Math.max(first, this.#upperBound(endBlock - 1)) };
+  }
+
+  #nameOf(index: number): Digest {
+    const bytes = this.digestBytesAt(index);
+    return this.algorithm === 'span' ? spanName(bytes) : digestFromBytes(this.algorithm, bytes);
   }
 
   #startOf(index: number): number {

@@ -1,5 +1,5 @@
 import { ShoalError } from '../errors.ts';
-import { type Digest, digestHex } from './digest.ts';
+import { type Digest, digestHex, isContentDigest } from './digest.ts';
 
 declare const chunkBrand: unique symbol;
 
@@ -8,7 +8,7 @@ export const MAX_CHUNK_BYTES = 32 * 1024 * 1024;
 
 /** Names one chunk: what its bytes must hash to, and where a source that knows the blob finds it. */
 export interface ChunkRef {
-  /** Digest of the uncompressed chunk bytes. */
+  /** Digest of the uncompressed chunk bytes, or a name (`spanName`) when only their compressed range has one. */
   readonly digest: Digest;
   /** Uncompressed length in bytes, > 0. */
   readonly length: number;
@@ -27,7 +27,7 @@ export interface DiskCopy {
   shareWith(fd: number, offset: number): Promise<boolean>;
 }
 
-/** Verified bytes: a Chunk can only be made by `verifyChunk`, so one that exists matches its digest. */
+/** Verified bytes: a Chunk can only be made by `verifyChunk`, so one that exists matches its digest, or by `spanChunk`. */
 export interface Chunk {
   readonly [chunkBrand]: true;
   readonly digest: Digest;
@@ -55,10 +55,26 @@ export function matchedChunk(
   { owned = false, onDisk }: ChunkOrigin = {},
 ): Chunk {
   if (bytes.byteLength !== ref.length) throw wrongLength(ref, bytes);
-  if (foundHex !== digestHex(ref.digest)) {
+  if (!isContentDigest(ref.digest) || foundHex !== digestHex(ref.digest)) {
     throw new ShoalError('CHUNK_CORRUPT', `chunk ${ref.digest} has digest ${foundHex}`);
   }
   return { digest: ref.digest, bytes, owned, onDisk } as Chunk;
+}
+
+/**
+ * A chunk without a digest of its own, cut out of what its compressed range decoded to. Only for who knows that
+ * `verifySpan` accepted that range before it was decoded. Throws CHUNK_CORRUPT when it has another length, and for a chunk
+ * that does have a digest.
+ */
+export function spanChunk(
+  { digest, length }: Pick<ChunkRef, 'digest' | 'length'>,
+  bytes: Uint8Array,
+  { owned = false }: { owned?: boolean } = {},
+): Chunk {
+  if (isContentDigest(digest) || bytes.byteLength !== length) {
+    throw new ShoalError('CHUNK_CORRUPT', `${bytes.byteLength} bytes of a compressed range are not chunk ${digest}`);
+  }
+  return { digest, bytes, owned } as Chunk;
 }
 
 /** CHUNK_CORRUPT: too many bytes, or too few. */

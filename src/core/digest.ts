@@ -12,6 +12,11 @@ const ALGORITHM_BYTES = { sha256: 32, sha512: 64, blake3: 32 } as const;
 /** A digest algorithm by its OCI (or nydus) name. */
 export type DigestAlgorithm = keyof typeof ALGORITHM_BYTES;
 
+/** How a chunk is named: by what its bytes hash to, or `span`, when only the compressed range it lies in has a digest. */
+export type ChunkAlgorithm = DigestAlgorithm | 'span';
+
+const SPAN = 'span:';
+
 const DIGEST_PATTERN = /^(sha256|sha512|blake3):([0-9a-f]+)$/;
 
 /** Parses `algorithm:hex` (OCI image spec, descriptor.md#digests). Throws INVALID_DIGEST on anything else. */
@@ -27,6 +32,21 @@ export function parseDigest(text: unknown): Digest {
 /** The algorithm part. */
 export function digestAlgorithm(digest: Digest): DigestAlgorithm {
   return digest.slice(0, digest.indexOf(':')) as DigestAlgorithm;
+}
+
+/** A chunk's name that says nothing of its bytes, of 32 bytes; `parseDigest` refuses it: it means nothing elsewhere. */
+export function spanName(bytes: Uint8Array): Digest {
+  return `${SPAN}${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')}` as Digest;
+}
+
+/** True when bytes can be held against it; false for names made by `spanName`. */
+export function isContentDigest(digest: Digest): boolean {
+  return !digest.startsWith(SPAN);
+}
+
+/** How this name of a chunk was made. */
+export function chunkAlgorithm(name: Digest): ChunkAlgorithm {
+  return isContentDigest(name) ? digestAlgorithm(name) : 'span';
 }
 
 /** The hex part: safe as a file name. */

@@ -1,3 +1,4 @@
+import { type Digest, parseDigest } from '../core/digest.ts';
 import { asObject, parseStrictJson } from './strict-json.ts';
 
 /** What a container of the image runs unless told otherwise (OCI image spec, config.md). */
@@ -23,4 +24,14 @@ export function parseStartCommand(bytes: Uint8Array): StartCommand {
     programs: programs.filter((word): word is string => typeof word === 'string' && word !== ''),
     path: (path?.slice('PATH='.length) ?? DEFAULT_PATH).split(':').filter((dir) => dir.startsWith('/')),
   };
+}
+
+/**
+ * Digests of the image's layers uncompressed, lowest first (`rootfs.diff_ids`). Throws INVALID_MANIFEST, or INVALID_DIGEST
+ * when one is none.
+ */
+export function parseDiffIds(bytes: Uint8Array): readonly Digest[] {
+  const { rootfs } = asObject(parseStrictJson(bytes, 'image config', LIMITS), 'image config');
+  const { diff_ids: listed } = asObject(rootfs ?? {}, 'image config: rootfs');
+  return Array.isArray(listed) ? listed.map(parseDigest) : [];
 }

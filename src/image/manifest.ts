@@ -23,6 +23,12 @@ export const MANIFEST_TYPES = [
   'application/vnd.docker.distribution.manifest.v2+json',
 ] as const;
 
+/** Media types of artifact manifests, which a registry may still hold: of a draft of the OCI image spec, and of ORAS. */
+export const ARTIFACT_TYPES = [
+  'application/vnd.oci.artifact.manifest.v1+json',
+  'application/vnd.cncf.oras.artifact.manifest.v1+json',
+] as const;
+
 /** Media types of indexes (manifest lists). */
 export const INDEX_TYPES = [
   'application/vnd.oci.image.index.v1+json',
@@ -54,6 +60,14 @@ export interface ImageManifest {
   readonly annotations: Readonly<Record<string, string>>;
   /** What kind of thing it is when it is not an image (OCI image spec, artifacts). */
   readonly artifactType?: string;
+  /** The manifest it is about. */
+  readonly subject?: BlobDescriptor;
+}
+
+/** What an artifact consists of, however its manifest is written. */
+export interface Artifact {
+  readonly artifactType: string;
+  readonly layers: readonly BlobDescriptor[];
   /** The manifest it is about. */
   readonly subject?: BlobDescriptor;
 }
@@ -107,6 +121,28 @@ export function parseManifest(bytes: Uint8Array, expected: ExpectedManifest = {}
   const layers = parseList(document.layers, 'layers', parseLayer);
   const subject = document.subject === undefined ? {} : { subject: parseDescriptor(document.subject, 'subject') };
   return { kind: 'manifest', digest, mediaType, config, layers, annotations, ...artifactType(document), ...subject };
+}
+
+/**
+ * Parses the manifest of an artifact: an image manifest, whose config's type stands for the artifact's when it names none,
+ * or an artifact manifest. Throws INVALID_MANIFEST.
+ */
+export function parseArtifact(bytes: Uint8Array, expected: ExpectedManifest): Artifact {
+  const document = asObject(parseStrictJson(bytes, 'manifest', MANIFEST_LIMITS), 'manifest');
+  const isArtifact = ARTIFACT_TYPES.some((type) => type === document.mediaType);
+  if (!isArtifact) {
+    const manifest = parseManifest(bytes, expected);
+    if (manifest.kind === 'index') throw invalid('it is an index, not an artifact');
+    return { ...manifest, artifactType: manifest.artifactType ?? manifest.config.mediaType };
+  }
+  checkBytes(bytes, expected);
+  // The draft called it both.
+  const subject = document.subject ?? document.refers;
+  return {
+    artifactType: artifactType(document).artifactType ?? '',
+    layers: parseList(document.blobs ?? [], 'blobs', parseDescriptor),
+    ...(subject === undefined ? {} : { subject: parseDescriptor(subject, 'subject') }),
+  };
 }
 
 function checkBytes(bytes: Uint8Array, expected: ExpectedManifest): Digest {

@@ -51,16 +51,19 @@ export function formatPlatform(platform: Platform): string {
  * also runs; the first of equals. An entry that names no platform is taken last. Throws NOT_FOUND listing what there is.
  */
 export function chooseManifest(index: ImageIndex, platform: Platform): IndexEntry {
+  // What goes along with an image, such as a SOCI index, may name its platform too.
+  const images = index.manifests.filter(({ artifactType }) => artifactType === undefined);
+  const candidates = images.length > 0 ? images : index.manifests;
   for (const wanted of acceptable(normalizePlatform(platform))) {
-    const found = index.manifests.find(
+    const found = candidates.find(
       ({ platform: has }) =>
         has?.os === wanted.os && has.architecture === wanted.architecture && has.variant === wanted.variant,
     );
     if (found !== undefined) return found;
   }
-  const unnamed = index.manifests.find((entry) => entry.platform === undefined);
+  const unnamed = candidates.find((entry) => entry.platform === undefined);
   if (unnamed !== undefined) return unnamed;
-  const offered = [...new Set(index.manifests.map((entry) => formatPlatform(entry.platform as Platform)))].slice(0, 20);
+  const offered = [...new Set(candidates.map((entry) => formatPlatform(entry.platform as Platform)))].slice(0, 20);
   throw new ShoalError(
     'NOT_FOUND',
     `no manifest for ${formatPlatform(platform)}; the image has ${offered.join(', ') || 'none'}`,

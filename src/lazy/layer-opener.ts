@@ -16,6 +16,7 @@ import type { BlobStore } from '../store/blob-store.ts';
 import { createLayerDevices } from './layer-devices.ts';
 import { createPatience } from './patience.ts';
 import type { PlainLayers } from './plain-layers.ts';
+import type { SociLayers } from './soci-layers.ts';
 
 /** Turns layers of a registry into devices of the blob store: index fetched by range, verified, stored. */
 export interface LayerOpener {
@@ -67,6 +68,8 @@ export function createLayerOpener(components: {
   direct?: (reference: Reference) => Promise<BlobOpener | undefined>;
   blobs: BlobStore;
   readers: readonly LayerReader[];
+  /** Reads plain layers that have a SOCI index. */
+  soci?: SociLayers;
   /** Reads what no reader knows; without it that is UNSUPPORTED_LAYER. */
   plain?: PlainLayers;
   /** Where indexes are that neighbours have. */
@@ -135,7 +138,7 @@ export function createLayerOpener(components: {
     }
   }
 
-  /** With the layer's own index when it has one that a reader knows, else as a plain layer. */
+  /** With the layer's own index when it has one that a reader knows, else by a SOCI index, else as a plain layer. */
   async function read(
     opener: BlobOpener,
     layer: LayerDescriptor,
@@ -164,8 +167,12 @@ export function createLayerOpener(components: {
     } catch (error) {
       // The tar of a Nydus bootstrap holds the bootstrap: as a layer it would be wrong.
       const isPlain = mayBeTar(layer) && !isNydusBootstrap(layer);
-      if (plain === undefined || !hasCode(error, 'UNSUPPORTED_LAYER') || !isPlain) throw error;
-      return await plain.open(blob, { ...source, manifest }, { signal, onBytes: tellWaiting });
+      if (!hasCode(error, 'UNSUPPORTED_LAYER') || !isPlain) throw error;
+      const origin = { ...reference, manifest };
+      const indexed = await components.soci?.open(blob, origin, { signal });
+      if (indexed !== undefined) return indexed;
+      if (plain === undefined) throw error;
+      return await plain.open(blob, origin, { signal, onBytes: tellWaiting });
     } finally {
       index?.failed();
     }

@@ -1,19 +1,19 @@
 import { mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Digest, digestHex, parseDigest, sha256 } from '../core/digest.ts';
+import { type Digest, digestHex, parseDigest } from '../core/digest.ts';
 import { hasCode, withContext } from '../errors.ts';
 import { decodeLayerIndex, type LayerIndex } from '../image/layer-index/layer-index.ts';
 import type { Logger } from '../log.ts';
-import { readSealed, writeSealed } from '../store/sealed-file.ts';
+import { readSealed, SEALED_HEADER_BYTES, writeSealed } from '../store/sealed-file.ts';
 
 /** Layer indexes this node has, by layer; they outlive the layer's data. */
 export interface LocalIndexes {
   /** The bytes of the layer's index; undefined when there is none. */
   get(layer: Digest): Promise<Uint8Array | undefined>;
+  /** Its length, bytes. */
+  sizeOf(layer: Digest): Promise<number | undefined>;
   /** Keeps an index that was built here, or that policy let in. Never throws: without it the next start is slower. */
   put(layer: Digest, bytes: Uint8Array): Promise<void>;
-  /** Digest of the index bytes for a layer, so that a neighbour can ask for exactly these; undefined when there is none. */
-  digestOf(layer: Digest): Promise<Digest | undefined>;
   /** Layers there is an index for. */
   list(): Promise<readonly Digest[]>;
   remove(layer: Digest): Promise<void>;
@@ -63,6 +63,10 @@ export function createLocalIndexes(
 
   return {
     get,
+    async sizeOf(layer) {
+      const found = await stat(pathOf(layer)).catch(() => undefined);
+      return found === undefined ? undefined : Math.max(0, found.size - SEALED_HEADER_BYTES);
+    },
     async put(layer, bytes) {
       try {
         await mkdir(directory, { recursive: true, mode: 0o700 });
@@ -71,10 +75,6 @@ export function createLocalIndexes(
       } catch (error) {
         components.log.warn('a layer index cannot be kept', { layer, why: withContext(error, {}).describe() });
       }
-    },
-    async digestOf(layer) {
-      const bytes = await get(layer);
-      return bytes === undefined ? undefined : sha256(bytes);
     },
     async list() {
       const names = await readdir(directory).catch(() => []);

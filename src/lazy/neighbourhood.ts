@@ -3,6 +3,7 @@ import type { Digest } from '../core/digest.ts';
 import { createDataPlane, type DataPlane, type DataPlaneComponents } from '../source/peer/data/data-plane.ts';
 import { createHeldChunks } from '../source/peer/data/held-chunks.ts';
 import { loadTlsIdentity } from '../source/peer/data/identity.ts';
+import { indexKey } from '../source/peer/data/index-request.ts';
 import type { HeldChunks, PeerDirectory } from '../source/peer/directory.ts';
 
 /** A node's place in the swarm: who else is there, and what moves chunks between them. */
@@ -11,6 +12,8 @@ export interface Neighbourhood<Directory extends PeerDirectory> {
   readonly plane: DataPlane;
   /** These chunks of the layer are here from now on, for others too if they may be shared. */
   held(blob: Digest, digests: readonly Digest[]): void;
+  /** There is an index of this layer from now on. */
+  indexed(layer: Digest): void;
   /** These are not any more. */
   gone(digests: readonly Digest[]): void;
   stop(): Promise<void>;
@@ -54,6 +57,9 @@ export async function openNeighbourhood<Directory extends PeerDirectory & { stop
       plane,
       held(blob, digests) {
         if (shareable(blob)) directory.announce(digests);
+      },
+      indexed(layer) {
+        if (shareable(layer)) directory.announce([indexKey(layer)]);
       },
       gone: (digests) => directory.withdraw(digests),
       stop: () => stack.disposeAsync(),

@@ -3,13 +3,15 @@ import { ShoalError, withContext } from '../errors.ts';
 import { encodeLayerIndex, type LayerIndex } from '../image/layer-index/layer-index.ts';
 import type { RangedBlob } from '../image/layer-reader.ts';
 import type { PassThreads } from '../image/pass/pass-threads.ts';
+import type { Reference } from '../image/reference.ts';
 import type { Logger } from '../log.ts';
-import type { BlobDevice, BlobSource } from '../store/blob-device.ts';
+import type { BlobDevice } from '../store/blob-device.ts';
 import type { BlobStore } from '../store/blob-store.ts';
+import type { DiffIds } from './diff-ids.ts';
 import { acceptedIndex, isRanged, type LocalIndexes } from './local-indexes.ts';
 
-/** Where a layer comes from, and the image manifest it was named by. */
-export interface LayerOrigin extends BlobSource {
+/** The image a layer is of, and the image manifest it was named by. */
+export interface LayerOrigin extends Reference {
   readonly manifest: Digest | undefined;
 }
 
@@ -40,7 +42,11 @@ export function createPlainLayers(
     threads: PassThreads;
     indexes: LocalIndexes;
     others?: readonly IndexSource[];
+    /** What layers must be uncompressed. */
+    diffIds?: DiffIds;
     log: Logger;
+    /** Told of layers that are in the store and have an index. */
+    onIndexed?: (layer: Digest) => void;
     /** Told of compressed bytes as they arrive. */
     onFetched?: (bytes: number) => void;
   },
@@ -52,6 +58,13 @@ export function createPlainLayers(
     ...(components.others ?? []),
   ];
 
+  /** Throws INVALID_LAYER when the image's config says that the layer is something else uncompressed. */
+  async function checkDiffId(found: Digest, blob: RangedBlob, origin: LayerOrigin, signal: AbortSignal): Promise<void> {
+    const expected = await components.diffIds?.of(blob.digest, origin, { signal });
+    if (expected === undefined || expected === found) return;
+    throw new ShoalError('INVALID_LAYER', `uncompressed it is ${found}, the image's config says ${expected}`);
+  }
+
   /** The first index that is about this layer and well-formed. */
   async function findIndex(blob: RangedBlob, origin: LayerOrigin, signal: AbortSignal) {
     for (const { name, find } of sources) {
@@ -61,6 +74,7 @@ export function createPlainLayers(
         const index = acceptedIndex(blob.digest, bytes);
         if (index.chunks.compressedSize !== blob.size)
           throw new ShoalError('INVALID_LAYER', 'the index is for another size');
+        await checkDiffId(index.diffId, blob, origin, signal);
         if (name !== 'this node') await indexes.put(blob.digest, bytes);
         return { index, name };
       } catch (error) {
@@ -78,9 +92,10 @@ export function createPlainLayers(
 
   async function passOver(
     blob: RangedBlob,
-    source: BlobSource,
+    origin: LayerOrigin,
     options: { signal: AbortSignal; onBytes: (bytes: number) => void },
   ): Promise<BlobDevice> {
+    const { registry, repository } = origin;
     const staged = await blobs.stage();
     try {
       const onBytes = (bytes: number): void => {
@@ -88,12 +103,16 @@ export function createPlainLayers(
         components.onFetched?.(bytes);
       };
       const { signal } = options;
+      // Asked for meanwhile, so that it is known at the end.
+      void components.diffIds?.of(blob.digest, origin, { signal }).catch(() => {});
       const target = { fd: staged.fd, maxEntries: init.maxEntries };
       const passed = await threads.pass(blob, target, { signal, onBytes });
+      await checkDiffId(passed.diffId, blob, origin, signal);
       const isSmall = blob.size <= init.wholeBytesMax;
       const index: LayerIndex = { layer: blob.digest, ...passed };
-      if (!isSmall && isRanged(index)) await indexes.put(blob.digest, encodeLayerIndex(index));
-      return await blobs.create(blob.digest, {
+      const isKept = !isSmall && isRanged(index);
+      if (isKept) await indexes.put(blob.digest, encodeLayerIndex(index));
+      const device = await blobs.create(blob.digest, {
         chunks: passed.chunks,
         tree: passed.tree,
         staged,
@@ -102,10 +121,12 @@ export function createPlainLayers(
           format: passed.packing,
           why: isSmall ? 'fetched whole: it is small' : 'fetched whole: there was no index for it',
           size: blob.size,
-          sources: [source],
+          sources: [{ registry, repository }],
           ...(passed.impliesDirs ? { impliesDirs: true as const } : {}),
         },
       });
+      if (isKept) components.onIndexed?.(blob.digest);
+      return device;
     } finally {
       await staged.discard();
     }
@@ -114,11 +135,10 @@ export function createPlainLayers(
   return {
     async open(blob, origin, options) {
       const { registry, repository } = origin;
-      const source = { registry, repository };
       const found = blob.size <= init.wholeBytesMax ? undefined : await findIndex(blob, origin, options.signal);
-      if (found === undefined) return await passOver(blob, source, options);
+      if (found === undefined) return await passOver(blob, origin, options);
       const { index, name } = found;
-      return await blobs.create(blob.digest, {
+      const device = await blobs.create(blob.digest, {
         chunks: index.chunks,
         tree: index.tree,
         ...(index.windows === undefined ? {} : { windows: index.windows }),
@@ -126,10 +146,12 @@ export function createPlainLayers(
           format: index.packing,
           why: `index from ${name}`,
           size: blob.size,
-          sources: [source],
+          sources: [{ registry, repository }],
           ...(index.impliesDirs ? { impliesDirs: true as const } : {}),
         },
       });
+      components.onIndexed?.(blob.digest);
+      return device;
     },
   };
 }

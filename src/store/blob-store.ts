@@ -260,6 +260,7 @@ class DirectoryStore implements BlobStore {
         reflink: this.#reflink,
         source: () => this.#connected(),
         index: async (device, rows) => {
+          if (!device.table.shareable) return;
           await this.#index.add(device.blob, placesOf(device, rows));
           this.#components.onHeld?.(
             device.blob,

@@ -1,6 +1,6 @@
 import { BLOCK_BYTES } from '../core/block-map.ts';
 import { freeBytes, takeBytes } from '../core/byte-pool.ts';
-import type { Chunk } from '../core/chunk.ts';
+import { type Chunk, spanChunk } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { hasCode, ShoalError } from '../errors.ts';
 import { ERRNO } from '../kernel/errno.ts';
@@ -17,7 +17,10 @@ export interface DeviceReader {
    * UNAVAILABLE when closed.
    */
   read(row: number): Promise<Chunk | undefined>;
-  /** Reads what is present of rows [first, end) and tells `wrong` of each that is not what it should be; rows read. */
+  /**
+   * Reads what is present of rows [first, end) and tells `wrong` of each that is not what it should be; rows read. None of
+   * a table whose chunks have no digests.
+   */
   verify(first: number, end: number, options: { signal: AbortSignal; wrong: (row: number) => void }): Promise<number>;
   /** Refuses what comes from now on and resolves when nothing is being read or shared. */
   close(): Promise<void>;
@@ -65,6 +68,8 @@ export function createDeviceReader(
       const got = await readFully(fd, padded, start);
       if (got < padded.byteLength || !isZeros(padded.subarray(0, lead)) || !isZeros(padded.subarray(lead + length)))
         return undefined;
+      // What is on disk was verified when it was written; there is nothing to hold it against now.
+      if (!table.shareable) return spanChunk({ digest, length }, padded.subarray(lead, lead + length));
       const whole = lead === 0 && start % BLOCK_BYTES === 0 && end % BLOCK_BYTES === 0;
       const worthwhile = reflink.possible && whole && length >= MIN_SHARED_BYTES;
       const onDisk = worthwhile
@@ -106,6 +111,7 @@ export function createDeviceReader(
   return {
     read,
     async verify(first, end, { signal, wrong }) {
+      if (!table.shareable) return 0;
       let next = first;
       let checked = 0;
       const worker = async (): Promise<void> => {

@@ -1,4 +1,5 @@
 import type { ChunkRef } from '../core/chunk.ts';
+import { isContentDigest } from '../core/digest.ts';
 import { hasCode, ShoalError } from '../errors.ts';
 import type { ChunkStore } from './chunk-store.ts';
 
@@ -25,6 +26,17 @@ export function route(...stores: readonly ChunkStore[]): ChunkStore {
     async close() {
       for (const store of stores) await store.close();
     },
+  };
+}
+
+/** Chunks whose bytes have no digest are asked of `outside` alone: nobody else could give them so that they can be checked. */
+export function withoutDigest(outside: ChunkStore, inner: ChunkStore): ChunkStore {
+  const storeFor = ({ digest }: ChunkRef): ChunkStore => (isContentDigest(digest) ? inner : outside);
+  return {
+    has: (ref) => storeFor(ref).has(ref),
+    get: (ref, options) => storeFor(ref).get(ref, options),
+    ...(inner.put === undefined ? {} : { put: inner.put.bind(inner) }),
+    close: () => inner.close(),
   };
 }
 

@@ -13,6 +13,8 @@ const VERSION = 1;
 /** magic u32, version u32, kind char[8], length u64, sha256 of these 24 bytes and the payload. */
 const HASHED_HEADER_BYTES = 24;
 const HEADER_BYTES = HASHED_HEADER_BYTES + 32;
+/** What a sealed file has besides its payload. */
+export const SEALED_HEADER_BYTES = HEADER_BYTES;
 /** A table of 16 M chunks; nothing shoal writes comes near. */
 const MAX_PAYLOAD_BYTES = 1024 * 1024 * 1024;
 

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { BLOCK_BYTES, type BlockMap } from '../core/block-map.ts';
 import { freeBytes } from '../core/byte-pool.ts';
-import type { Chunk, ChunkRef } from '../core/chunk.ts';
+import { type Chunk, type ChunkRef, spanChunk } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { type Digest, digestHex } from '../core/digest.ts';
 import { ShoalError } from '../errors.ts';
@@ -221,7 +221,8 @@ class SparseDevice implements BlobDevice {
       if (this.hasChunk(sibling) || this.#flights.has(sibling)) continue;
       const start = inner[sibling] as number;
       const size = length[sibling] as number;
-      yield { row: sibling, chunk: await verifyChunk(this.ref(sibling), decoded.subarray(start, start + size)) };
+      const verify = this.table.shareable ? verifyChunk : spanChunk;
+      yield { row: sibling, chunk: await verify(this.ref(sibling), decoded.subarray(start, start + size)) };
       hashed += size;
       if (hashed < HASH_TURN_BYTES) continue;
       hashed = 0;

@@ -185,3 +185,26 @@ test('checkpoints survive the codec, and a table without any is what it always w
     assert.throws(() => build(bad), { code: 'INVALID_CHUNK_TABLE' });
   }
 });
+
+test('a table of chunks without digests has one for every extent, and its names survive the codec', () => {
+  const place = {
+    deviceOffset: 0,
+    length: 100,
+    extentOffset: 10,
+    extentLength: 50,
+    innerOffset: 0,
+    codec: 'gzip',
+  } as const;
+  const build = (extentDigest: Uint8Array | undefined): ChunkTable => {
+    const builder = new ChunkTableBuilder({ compressedSize: 1000, algorithm: 'span', packed: true });
+    builder.addRaw({ ...place, extentDigest }, randomBytes(32));
+    builder.addRaw({ ...place, deviceOffset: 100, innerOffset: 100, extentDigest }, randomBytes(32));
+    return builder.build();
+  };
+  const table = build(randomBytes(32));
+  const again = decodeChunkTable(encodeChunkTable(table));
+  assert.deepEqual(again.columns.extents, table.columns.extents);
+  assert.deepEqual([again.row(1).digest, again.shareable], [table.row(1).digest, false]);
+  assert.match(again.row(1).digest, /^span:[0-9a-f]{64}$/);
+  for (const bad of [undefined, randomBytes(31)]) assert.throws(() => build(bad), { code: 'INVALID_CHUNK_TABLE' });
+});

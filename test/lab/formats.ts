@@ -5,6 +5,7 @@ import type { LabContainerd } from './containerd.ts';
 import { convertToNydus } from './nydus-format.ts';
 import { run } from './process.ts';
 import type { LabRegistry } from './registry.ts';
+import { convertToSoci } from './soci-format.ts';
 
 /** What a conversion works with. */
 export interface Workshop {
@@ -65,10 +66,25 @@ function nydus(tag: string, options: Partial<RafsOptions>): ImageFormat {
   };
 }
 
+/** As it is: read whole by the first start. */
+const plain: ImageFormat = { tag: 'plain', shown: 'tar.gz', programs: [], async convert() {} };
+
+/** By the tests' own writer: SOCI's tools are in no package. */
+const soci: ImageFormat = {
+  tag: 'soci',
+  shown: 'soci',
+  programs: [],
+  async convert(workshop, name) {
+    await convertToSoci(workshop, { from: `${name}:plain`, tag: 'soci' });
+  },
+};
+
 /** Every form that is made of the corpus, by a tag of its own. */
 export const FORMATS: readonly ImageFormat[] = [
   eStargz,
   zstdChunked,
   nydus('nydus', { chunkInfoV2: true, batchSize: 0x20000 }),
   nydus('nydus-v5', { version: 5, aligned: false, compressor: 'lz4_block', digester: 'sha256' }),
+  soci,
+  plain,
 ];

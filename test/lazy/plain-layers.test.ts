@@ -8,6 +8,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { systemClock } from '../../src/clock.ts';
 import { type Digest, sha256 } from '../../src/core/digest.ts';
 import { ShoalError } from '../../src/errors.ts';
+import { decodeLayerIndex, encodeLayerIndex } from '../../src/image/layer-index/layer-index.ts';
 import { createPassThreads } from '../../src/image/pass/pass-threads.ts';
 import { parseReference } from '../../src/image/reference.ts';
 import { createLayerOpener } from '../../src/lazy/layer-opener.ts';
@@ -19,7 +20,7 @@ import { createOriginStore } from '../../src/source/origin/origin-store.ts';
 import type { RegistryClient } from '../../src/source/origin/registry-client.ts';
 import { type BlobStore, openBlobStore } from '../../src/store/blob-store.ts';
 import { MemoryBlob } from '../fakes/memory-blob.ts';
-import { passOver } from '../image/pass/pass-lab.ts';
+import { diffIdOf, passOver } from '../image/pass/pass-lab.ts';
 import { tarOf } from '../image/tar/tar-lab.ts';
 
 const { signal } = new AbortController();
@@ -131,8 +132,25 @@ test('an index of another layer, or damaged, from elsewhere is not used', async 
   }
 });
 
+test('a layer that is something else uncompressed than its image says leaves nothing behind', async (t) => {
+  const lab = await makeLab(t, [], sha256('something else'));
+  await assert.rejects(lab.open(blob), { code: 'INVALID_LAYER' });
+  assert.deepEqual(await readdir(join(lab.root, 'blobs')), []);
+  assert.deepEqual(await lab.indexes.list(), []);
+  assert.ok((await (await makeLab(t, [], diffIdOf(blob))).open(blob)).presence.complete);
+});
+
+test('an index of something else uncompressed than the image says is not used', async (t) => {
+  const maker = await makeLab(t);
+  await maker.open(blob);
+  const index = decodeLayerIndex((await maker.indexes.get(sha256(blob))) as Uint8Array);
+  const forged = encodeLayerIndex({ ...index, diffId: sha256('something else') });
+  const lab = await makeLab(t, [{ name: 'elsewhere', find: async () => forged }], diffIdOf(blob));
+  assert.match((await lab.open(blob)).info.why ?? '', /no index/);
+});
+
 /** A store, a source in memory, and an opener over both. */
-async function makeLab(t: TestContext, others: readonly IndexSource[] = []) {
+async function makeLab(t: TestContext, others: readonly IndexSource[] = [], diffId?: Digest) {
   const root = await mkdtemp(join(tmpdir(), 'shoal-plain-'));
   const source = new MemoryBlob(new Uint8Array(0));
   const threads = createPassThreads();
@@ -187,7 +205,7 @@ async function makeLab(t: TestContext, others: readonly IndexSource[] = []) {
         blobs,
         readers: [],
         plain: createPlainLayers(
-          { blobs, threads, indexes, others, log: silentLogger },
+          { blobs, threads, indexes, others, diffIds: { of: async () => diffId }, log: silentLogger },
           { wholeBytesMax: 1000, maxEntries: 10_000 },
         ),
         log: silentLogger,

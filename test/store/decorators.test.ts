@@ -2,12 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { systemClock } from '../../src/clock.ts';
 import type { Chunk, ChunkRef } from '../../src/core/chunk.ts';
+import { spanName } from '../../src/core/digest.ts';
 import { hasCode, ShoalError } from '../../src/errors.ts';
 import type { ChunkStore, GetOptions } from '../../src/store/chunk-store.ts';
 import { count, sourceCounters } from '../../src/store/count.ts';
 import { dedup } from '../../src/store/dedup.ts';
 import { createMemoryStore } from '../../src/store/memory-store.ts';
-import { route } from '../../src/store/route.ts';
+import { route, withoutDigest } from '../../src/store/route.ts';
 import { chunkStoreSuite } from '../suites/chunk-store-suite.ts';
 import { randomChunks, testBlob, verified } from './blob-fixture.ts';
 
@@ -121,6 +122,17 @@ test('count keeps missing, failing and giving up apart', async () => {
     counters.latency.reduce((sum, each) => sum + each),
     1,
   );
+});
+
+test('a chunk without a digest is asked of the outside alone, and others never go past the inside', async () => {
+  const { ref, chunk } = await one();
+  const [inside, outside] = [new FakeStore(), new FakeStore()];
+  inside.onGet = outside.onGet = async () => chunk;
+  const store = withoutDigest(outside, inside);
+  await store.get(ref, { signal });
+  assert.deepEqual([inside.gets.length, outside.gets.length], [1, 0]);
+  await store.get({ ...ref, digest: spanName(new Uint8Array(32)) }, { signal });
+  assert.deepEqual([inside.gets.length, outside.gets.length], [1, 1]);
 });
 
 class FakeStore implements ChunkStore {

@@ -83,6 +83,7 @@ function decode(bytes: Buffer): LayerIndex & { readonly impliesDirs: boolean } {
   const { layer, diffId, packing } = namesOf(names);
   const tree = unpack(packedTree);
   const chunks = decodeChunkTable(unpack(packedTable));
+  if (!chunks.shareable) throw invalid('has chunks without digests');
   if (chunks.columns.skew !== undefined) throw invalid('has chunks that share blocks');
   const decodedTree = decodeTree(tree);
   checkIndexTree(decodedTree, chunks);

@@ -83,6 +83,6 @@ function probeOf(valueAt: (at: number) => number): Uint8Array {
 }
 
 /** A window as it is stored. */
-function packWindow(window: Uint8Array): Uint8Array {
+export function packWindow(window: Uint8Array): Uint8Array {
   return zstdCompressSync(window);
 }

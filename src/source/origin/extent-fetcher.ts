@@ -5,6 +5,7 @@ import type { decodeExtent, SpanStart } from '../../image/codec.ts';
 import type { RangedBlob } from '../../image/layer-reader.ts';
 import type { GetOptions } from '../../store/chunk-store.ts';
 import { type Flight, startFlight } from '../../store/flight.ts';
+import { verifySpan } from '../../store/verify-chunk.ts';
 import { bytesHeld, Delivery, endOf, type Job, type Part, spanOf } from './delivery.ts';
 
 /** What an extent decodes to; `owned` when nobody else holds the buffer. */
@@ -15,7 +16,7 @@ export interface DecodedExtent {
 
 /** Decoded extents of one blob, each fetched by one caller for all. */
 export interface ExtentFetcher {
-  /** The first `extent.decodedLength` decoded bytes; unverified. Throws what the blob or the decoder throws. */
+  /** The first `extent.decodedLength` decoded bytes; unverified unless the extent has a digest. Throws what the blob or the decoder throws. */
   get(row: number, extent: Extent, options: GetOptions): Promise<DecodedExtent>;
   /** Aborts everything under way. */
   close(): void;
@@ -134,6 +135,7 @@ class BatchingFetcher implements ExtentFetcher, Claim {
     let unused = false;
     try {
       const decoded = await decode(async () => {
+        if (extent.digest !== undefined) await verifySpan(bytes, extent.digest);
         const start = await this.#start(extent);
         return await this.#components.decode(extent.codec, bytes, extent.decodedLength, { signal, start });
       });

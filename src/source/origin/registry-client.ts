@@ -3,7 +3,14 @@ import type { Clock } from '../../clock.ts';
 import { type Digest, digestAlgorithm, digestHex, parseDigest, sha256 } from '../../core/digest.ts';
 import { ShoalError } from '../../errors.ts';
 import type { RangedBlob } from '../../image/layer-reader.ts';
-import { INDEX_TYPES, type IndexEntry, MANIFEST_LIMITS, MANIFEST_TYPES, parseManifest } from '../../image/manifest.ts';
+import {
+  ARTIFACT_TYPES,
+  INDEX_TYPES,
+  type IndexEntry,
+  MANIFEST_LIMITS,
+  MANIFEST_TYPES,
+  parseManifest,
+} from '../../image/manifest.ts';
 import type { Reference } from '../../image/reference.ts';
 import type { Logger } from '../../log.ts';
 import type { UrlPolicy } from '../url-policy.ts';
@@ -90,7 +97,7 @@ export interface RegistryClientComponents {
 /** Tuning, defaults in `REGISTRY_LIMITS`. */
 export interface RegistryClientInit extends TransportInit, RetryInit {}
 
-const ACCEPT = [...MANIFEST_TYPES, ...INDEX_TYPES].join(', ');
+const ACCEPT = [...MANIFEST_TYPES, ...INDEX_TYPES, ...ARTIFACT_TYPES].join(', ');
 
 /** A registry client over HTTP/1.1 with keep-alive. */
 export function createRegistryClient(

@@ -96,10 +96,22 @@ class BatchAnnouncer implements Announcer {
   }
 
   announce(digests: readonly Digest[]): void {
+    if (digests.length <= SLICE_KEYS) this.#enqueue(digests);
+    else void this.#inOrder(() => this.#enqueueMany(digests));
+    this.#soon();
+  }
+
+  #enqueue(digests: readonly Digest[]): void {
     for (const digest of digests) {
       if (!this.#fresh.push(chunkKey(digest))) this.#isOverfull = true;
     }
-    this.#soon();
+  }
+
+  async #enqueueMany(digests: readonly Digest[]): Promise<void> {
+    for (let at = 0; at < digests.length; at += SLICE_KEYS) {
+      this.#enqueue(digests.slice(at, at + SLICE_KEYS));
+      await nextTurn();
+    }
   }
 
   withdraw(digests: readonly Digest[]): void {
@@ -159,7 +171,7 @@ class BatchAnnouncer implements Announcer {
       while (queue.size > 0) {
         const keys = queue.take(SLICE_KEYS);
         for (let at = 0; at < keys.byteLength; at += KEY_BYTES) {
-          const place = placeOfKey(keys.subarray(at, at + KEY_BYTES));
+          const place = placeOfKey(keys, at);
           for (const { id } of this.#parts.table.closest(place, count)) {
             const full = outbox.add(id, keys, at);
             if (full !== undefined) await full;

@@ -16,9 +16,9 @@ export function chunkKey(digest: Digest): Uint8Array {
   return hash('sha256', digest, 'buffer');
 }
 
-/** The key's place in the key space, as kad-dht computes it: sha256 over the multihash. */
-export function placeOfKey(key: Uint8Array): Uint8Array {
-  MULTIHASH.set(key, 2);
+/** The place in the key space of the key at `at`, as kad-dht computes it: sha256 over the multihash. */
+export function placeOfKey(keys: Uint8Array, at = 0): Uint8Array {
+  for (let index = 0; index < KEY_BYTES; index += 1) MULTIHASH[2 + index] = keys[at + index] as number;
   return hash('sha256', MULTIHASH, 'buffer');
 }
 

@@ -2,6 +2,7 @@ import { createSecureContext, type SecureContext } from 'node:tls';
 import { buildConnector, Pool } from 'undici';
 import { type ByteBudget, createByteBudget } from '../../../core/byte-budget.ts';
 import type { Chunk, ChunkRef } from '../../../core/chunk.ts';
+import type { Digest } from '../../../core/digest.ts';
 import { ShoalError } from '../../../errors.ts';
 import type { Urgency } from '../../../store/chunk-store.ts';
 import { verifyChunk } from '../../../store/verify-chunk.ts';
@@ -9,6 +10,7 @@ import type { Neighbour } from '../directory.ts';
 import { ChunkExchange, type ReceivedChunk } from './chunk-exchange.ts';
 import { chunkTarget } from './chunk-request.ts';
 import { fingerprintOf, type TlsIdentity } from './identity.ts';
+import { indexTarget, MAX_SENT_INDEX_BYTES } from './index-request.ts';
 import { DATA_LIMITS } from './limits.ts';
 
 /** How to ask a neighbour. */
@@ -35,6 +37,11 @@ export interface FetchedChunk {
  */
 export interface ChunkClient {
   fetch(neighbour: Neighbour, ref: Pick<ChunkRef, 'digest' | 'length'>, options: FetchOptions): Promise<FetchedChunk>;
+  /**
+   * The index that it has for a layer, as it sent it: nothing says what it must be. Undefined when it gives none. Throws
+   * SOURCE_FAILED, TOO_LARGE, or the signal's reason.
+   */
+  index(neighbour: Neighbour, layer: Digest, options: { signal: AbortSignal }): Promise<Uint8Array | undefined>;
   close(): Promise<void>;
 }
 
@@ -87,6 +94,16 @@ class PooledClient implements ChunkClient {
         return this.#exchange(line.pool, neighbour, { ref, target, signal, isAtMost });
       });
     return await (waitMs > 0 ? line.waits : line.requests).use(1, turn, ask);
+  }
+
+  async index(neighbour: Neighbour, layer: Digest, { signal }: { signal: AbortSignal }) {
+    signal.throwIfAborted();
+    if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the swarm is closed');
+    const { pool, requests } = this.#line(neighbour);
+    const turn = { signal, urgent: true };
+    return await requests.use(1, turn, () =>
+      this.#budget.use(MAX_SENT_INDEX_BYTES, turn, () => requestIndex(pool, neighbour, layer, signal)),
+    );
   }
 
   async close(): Promise<void> {
@@ -150,6 +167,32 @@ class PooledClient implements ChunkClient {
     });
     const requests = createByteBudget(clientRequests, { keptForUrgent });
     return { fingerprint, pool, requests, waits: createByteBudget(clientWaits, { keptForUrgent }) };
+  }
+}
+
+async function requestIndex(
+  pool: Pool,
+  { id }: Neighbour,
+  layer: Digest,
+  signal: AbortSignal,
+): Promise<Uint8Array | undefined> {
+  try {
+    const { statusCode, headers, body } = await pool.request({ path: indexTarget(layer), method: 'GET', signal });
+    if (statusCode !== 200) {
+      await body.dump({ limit: 0 });
+      return undefined;
+    }
+    const length = Number(headers['content-length']);
+    if (!(length <= MAX_SENT_INDEX_BYTES)) {
+      body.destroy();
+      throw new ShoalError('TOO_LARGE', `neighbour ${id} sends an index of ${headers['content-length']} bytes`);
+    }
+    // Never more than it said: HTTP/1.1 ends a body there.
+    return new Uint8Array(await body.arrayBuffer());
+  } catch (cause) {
+    signal.throwIfAborted();
+    if (cause instanceof ShoalError) throw cause;
+    throw new ShoalError('SOURCE_FAILED', `neighbour ${id} does not send an index`, { cause });
   }
 }
 

@@ -6,6 +6,7 @@ import type { SharedChunks } from '../../../store/shared-chunks.ts';
 import type { Neighbour, PeerDirectory } from '../directory.ts';
 import { parseChunkTarget } from './chunk-request.ts';
 import type { TlsIdentity } from './identity.ts';
+import { parseIndexTarget, type SharedIndexes } from './index-request.ts';
 import { DATA_LIMITS } from './limits.ts';
 import { createTlsGate, type TlsGate } from './tls-gate.ts';
 import { createUploads, type UploadStats, type Uploads } from './uploads.ts';
@@ -41,13 +42,16 @@ export interface ChunkServerInit {
 export interface ChunkServerComponents {
   readonly directory: Pick<PeerDirectory, 'byFingerprint' | 'self'>;
   readonly chunks: SharedChunks;
+  /** Absent: no indexes are given away. */
+  readonly indexes?: SharedIndexes;
   readonly identity: TlsIdentity;
   readonly clock: Clock;
   readonly log: Logger;
 }
 
 /**
- * `GET /chunk/<algorithm>/<hex>` over TLS 1.3 with certificates on both sides (design §7): exact bytes, or 404. Whoever
+ * `GET /chunk/<algorithm>/<hex>` over TLS 1.3 with certificates on both sides (design §7): exact bytes, or 404; and the
+ * index of a layer, `GET /index/<algorithm>/<hex>`. Whoever
  * does not show the certificate of a known neighbour is cut before a byte of HTTP is read. `?wait=<ms>` keeps a request
  * for a chunk that this node is getting open; nothing that a neighbour sends makes this node fetch anything.
  */
@@ -145,14 +149,25 @@ class NeighbourServer implements ChunkServer {
     }
     const { headers, method, url } = request;
     const bodiless = headers['transfer-encoding'] === undefined && Number(headers['content-length'] ?? 0) === 0;
-    const asked = method === 'GET' && bodiless && headers.upgrade === undefined ? parseChunkTarget(url) : undefined;
+    const isPlain = method === 'GET' && bodiless && headers.upgrade === undefined;
+    const layer = isPlain ? parseIndexTarget(url) : undefined;
+    const asked = isPlain ? parseChunkTarget(url) : undefined;
+    if (layer !== undefined) {
+      response.sendDate = false;
+      this.#answer(neighbour, `index of ${layer}`, this.#uploads.serveIndex(neighbour, layer, response), response);
+      return;
+    }
     if (asked === undefined) {
       this.#offence(request, response);
       return;
     }
     response.sendDate = false;
-    this.#uploads.serve(neighbour, asked, response).catch((error) => {
-      this.#log.warn('cannot serve a chunk', { peer: neighbour.id, chunk: asked.digest, error: String(error) });
+    this.#answer(neighbour, asked.digest, this.#uploads.serve(neighbour, asked, response), response);
+  }
+
+  #answer({ id }: Neighbour, what: string, serving: Promise<void>, response: ServerResponse): void {
+    serving.catch((error) => {
+      this.#log.warn('cannot serve a chunk', { peer: id, chunk: what, error: String(error) });
       response.destroy();
     });
   }

@@ -13,7 +13,7 @@ import { dedup } from '../../../store/dedup.ts';
 import type { DocumentStore } from '../../../store/documents.ts';
 import type { FetchLedger } from '../../../store/ledger.ts';
 import type { LocalStore } from '../../../store/local-store.ts';
-import { route } from '../../../store/route.ts';
+import { route, withoutDigest } from '../../../store/route.ts';
 import { createSharingStore } from '../../../store/shared-chunks.ts';
 import type { PeerDirectory } from '../directory.ts';
 import { createChunkClient } from './chunk-client.ts';
@@ -22,6 +22,7 @@ import { type ClaimedStore, type ClaimStats, claimed } from './claimed.ts';
 import { createDocuments, type Documents } from './documents.ts';
 import { hedged } from './hedged.ts';
 import type { TlsIdentity } from './identity.ts';
+import { indexKey, type SharedIndexes } from './index-request.ts';
 import { createNeighbourStore, type NeighbourStore, type SwarmDownloadStats } from './neighbour-store.ts';
 
 /** Everything that moves chunks between this node and its neighbours, put together. */
@@ -29,6 +30,8 @@ export interface DataPlane {
   /** The whole cascade, what devices fill from: this node, neighbours, then outside under a claim. */
   readonly cascade: ChunkStore;
   readonly neighbours: NeighbourStore;
+  /** What neighbours that announced an index of the layer send, one after the other: for who believes them. */
+  indexes(layer: Digest, options: { signal: AbortSignal }): AsyncIterable<Uint8Array>;
   /** Manifests, configs and layer indexes; undefined without a place to keep them. */
   readonly documents: Documents | undefined;
   /** Listens; resolves with the port. Throws UNAVAILABLE. */
@@ -60,6 +63,8 @@ export interface DataPlaneComponents {
   readonly counters: SourceCounters;
   /** Remembers what came from whom. */
   readonly ledger?: FetchLedger;
+  /** Indexes of layers for neighbours. */
+  readonly indexes?: SharedIndexes;
   /** Whether chunks of this layer may be given to others (S13). */
   readonly shareable: (blob: Digest) => boolean;
   /** Documents of images, and of which images they must stay here. */
@@ -70,6 +75,13 @@ export interface DataPlaneComponents {
 
 /** Longest a node works on the rest of an extent, ms. */
 const COMPLETE_MS = 120_000;
+
+/** Neighbours asked for one index: who has none after all, or is too busy, costs a round trip. */
+const INDEX_HOLDERS_MAX = 3;
+
+function pick(indexes: SharedIndexes | undefined): { indexes?: SharedIndexes } {
+  return indexes === undefined ? {} : { indexes };
+}
 
 /** Where the server listens, and how much it gives: `uploadBytesPerSecond` 0 is without limit. */
 export function createDataPlane(
@@ -101,7 +113,7 @@ export function createDataPlane(
     return end - first;
   };
   const swarm = hedged({ neighbours: counted(neighbours), outside, hedging, clock, chunksWith });
-  const all = route(components.own ?? local, swarm, claims);
+  const all = withoutDigest(outside, route(components.own ?? local, swarm, claims));
   const inner = dedup(ledger === undefined ? all : ledger.watch(all));
   const cascade = createSharingStore({ inner, local, blobs, shareable });
   const documents =
@@ -110,7 +122,7 @@ export function createDataPlane(
       : createDocuments({ ...components.documents, directory, client, counted, log });
   const chunks = documents?.serving(cascade.shared) ?? cascade.shared;
   const server: ChunkServer = createChunkServer(
-    { directory, chunks, identity, clock, log },
+    { directory, chunks, identity, clock, log, ...pick(components.indexes) },
     {
       ...{ host: init.host, port: init.port, bytesPerSecond: init.uploadBytesPerSecond ?? 0 },
       ...(init.uploadSlots === undefined ? {} : { slots: init.uploadSlots }),
@@ -119,6 +131,18 @@ export function createDataPlane(
   return {
     cascade,
     neighbours,
+    async *indexes(layer, { signal }) {
+      let asked = 0;
+      for await (const neighbour of directory.find(indexKey(layer), { signal })) {
+        if (asked === INDEX_HOLDERS_MAX) return;
+        asked += 1;
+        const index = await client.index(neighbour, layer, { signal }).catch((error) => {
+          signal.throwIfAborted();
+          log.debug('a neighbour gives no index', { peer: neighbour.id, layer, error: String(error) });
+        });
+        if (index !== undefined) yield index;
+      }
+    },
     documents,
     start: () => server.start(),
     stats: () => ({ downloads: neighbours.stats(), uploads: server.stats(), claims: claims.stats() }),

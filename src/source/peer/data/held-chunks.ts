@@ -4,6 +4,7 @@ import type { BlobStore } from '../../../store/blob-store.ts';
 import type { DocumentStore } from '../../../store/documents.ts';
 import type { HaveMap, HeldChunks } from '../directory.ts';
 import { sharedDocuments } from './documents.ts';
+import { indexKey, type SharedIndexes } from './index-request.ts';
 
 /** Digests per batch of `all`. */
 const BATCH = 1_024;
@@ -12,20 +13,23 @@ const BATCH = 1_024;
 export function createHeldChunks(components: {
   blobs: Pick<BlobStore, 'opened' | 'open' | 'list'>;
   shareable: (blob: Digest) => boolean;
+  indexes?: SharedIndexes;
   documents?: { readonly store: DocumentStore; readonly isPrivate: (image: string) => boolean };
 }): HeldChunks {
-  const { blobs, shareable, documents } = components;
+  const { blobs, shareable, documents, indexes } = components;
   return {
     haveMap(blob) {
       const device = shareable(blob) ? blobs.opened(blob) : undefined;
-      return device === undefined ? undefined : mapOf(device);
+      return device?.table.shareable === true ? mapOf(device) : undefined;
     },
     async *all() {
       if (documents !== undefined) yield sharedDocuments(documents.store, documents.isPrivate);
       for (const blob of await blobs.list()) {
         const device = shareable(blob) ? await blobs.open(blob) : undefined;
-        if (device !== undefined) yield* digestsOf(device);
+        if (device?.table.shareable === true) yield* digestsOf(device);
       }
+      const layers = (await indexes?.list()) ?? [];
+      if (layers.length > 0) yield layers.map(indexKey);
     },
   };
 }

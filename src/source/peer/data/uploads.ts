@@ -1,11 +1,13 @@
 import type { ServerResponse } from 'node:http';
 import type { Clock } from '../../../clock.ts';
 import type { ChunkRef } from '../../../core/chunk.ts';
+import type { Digest } from '../../../core/digest.ts';
 import { orAborted } from '../../../core/or-aborted.ts';
 import { createUploadQueue, type Upload, type UploadQueue } from '../../../core/policy/upload-queue.ts';
-import type { SharedChunks } from '../../../store/shared-chunks.ts';
+import type { LentChunk, SharedChunks } from '../../../store/shared-chunks.ts';
 import type { Neighbour } from '../directory.ts';
 import type { ChunkRequest } from './chunk-request.ts';
+import { MAX_SENT_INDEX_BYTES, type SharedIndexes } from './index-request.ts';
 import { DATA_LIMITS } from './limits.ts';
 
 /** What was given to neighbours. */
@@ -31,19 +33,28 @@ export interface UploadStats {
 export interface Uploads {
   /** Resolves when the answer is over. */
   serve(neighbour: Neighbour, request: ChunkRequest, response: ServerResponse): Promise<void>;
+  /** The same for the index of a layer. */
+  serveIndex(neighbour: Neighbour, layer: Digest, response: ServerResponse): Promise<void>;
   stats(): UploadStats;
   /** Answers nothing any more. */
   close(): void;
 }
 
 interface Job extends Upload {
-  readonly ref: ChunkRef;
   readonly start: () => void;
+}
+
+/** What is to be sent, read when its turn has come; it may be gone by then. */
+interface Answer {
+  readonly length: number;
+  readonly read: () => Promise<LentChunk | undefined>;
+  readonly response: ServerResponse;
+  readonly signal: AbortSignal;
 }
 
 /** `bytesPerSecond` 0: no limit; `ownZone`: empty when this node has no label. */
 export function createUploads(
-  components: { chunks: SharedChunks; clock: Clock },
+  components: { chunks: SharedChunks; indexes?: SharedIndexes; clock: Clock },
   init: { bytesPerSecond?: number; slots?: number; ownZone: string },
 ): Uploads {
   return new QueuedUploads(components, init);
@@ -51,6 +62,7 @@ export function createUploads(
 
 class QueuedUploads implements Uploads {
   readonly #chunks: SharedChunks;
+  readonly #indexes: SharedIndexes | undefined;
   readonly #clock: Clock;
   readonly #ownZone: string;
   readonly #queue: UploadQueue<Job>;
@@ -63,10 +75,11 @@ class QueuedUploads implements Uploads {
   readonly #counts = { requests: 0, chunks: 0, bytes: 0, crossZoneBytes: 0, missing: 0, busy: 0, cut: 0 };
 
   constructor(
-    { chunks, clock }: { chunks: SharedChunks; clock: Clock },
+    { chunks, indexes, clock }: { chunks: SharedChunks; indexes?: SharedIndexes; clock: Clock },
     init: { bytesPerSecond?: number; slots?: number; ownZone: string },
   ) {
     this.#chunks = chunks;
+    this.#indexes = indexes;
     this.#clock = clock;
     this.#ownZone = init.ownZone;
     this.#queue = createUploadQueue({ bytesPerSecond: init.bytesPerSecond ?? 0, ...pick(init.slots) });
@@ -75,10 +88,7 @@ class QueuedUploads implements Uploads {
   }
 
   async serve(neighbour: Neighbour, request: ChunkRequest, response: ServerResponse): Promise<void> {
-    this.#counts.requests += 1;
-    const gone = new AbortController();
-    response.once('close', () => gone.abort());
-    const signal = AbortSignal.any([gone.signal, this.#closed.signal]);
+    const signal = this.#begin(response);
     const ref =
       (await this.#chunks.locate(request.digest)) ?? (await this.#arrival(neighbour, request, response, signal));
     if (signal.aborted) return;
@@ -87,7 +97,32 @@ class QueuedUploads implements Uploads {
       end(response, 404);
       return;
     }
-    await this.#inTurn(neighbour, request, { ref, response, signal });
+    const read = () => this.#chunks.read(ref, { signal });
+    await this.#inTurn(neighbour, request, { length: ref.length, read, response, signal });
+  }
+
+  async serveIndex(neighbour: Neighbour, layer: Digest, response: ServerResponse): Promise<void> {
+    const signal = this.#begin(response);
+    const length = await this.#indexes?.sizeOf(layer);
+    if (signal.aborted) return;
+    if (length === undefined || length > MAX_SENT_INDEX_BYTES) {
+      this.#counts.missing += 1;
+      end(response, 404);
+      return;
+    }
+    const read = async () => {
+      const bytes = await this.#indexes?.read(layer);
+      return bytes === undefined ? undefined : { bytes, release() {} };
+    };
+    await this.#inTurn(neighbour, { urgency: 'demand', waitMs: 0 }, { length, read, response, signal });
+  }
+
+  /** Counts a request; the signal fires when nobody waits for its answer any more. */
+  #begin(response: ServerResponse): AbortSignal {
+    this.#counts.requests += 1;
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    return AbortSignal.any([gone.signal, this.#closed.signal]);
   }
 
   stats(): UploadStats {
@@ -130,10 +165,10 @@ class QueuedUploads implements Uploads {
 
   #inTurn(
     { id, zone }: Neighbour,
-    { urgency, waitMs }: ChunkRequest,
-    answer: { ref: ChunkRef; response: ServerResponse; signal: AbortSignal },
+    { urgency, waitMs }: Pick<ChunkRequest, 'urgency' | 'waitMs'>,
+    answer: Answer,
   ): Promise<void> {
-    const { ref, response, signal } = answer;
+    const { length, response, signal } = answer;
     return new Promise((resolve, reject) => {
       const start = (): void => {
         signal.removeEventListener('abort', onAbort);
@@ -148,7 +183,7 @@ class QueuedUploads implements Uploads {
         this.#queue.remove(job);
         resolve();
       };
-      const job: Job = { peer: id, bytes: ref.length, urgency, directed: waitMs > 0, ref, start };
+      const job: Job = { peer: id, bytes: length, urgency, directed: waitMs > 0, start };
       const retryAfterMs = this.#queue.add(job, this.#clock.nowMs());
       if (retryAfterMs !== undefined) {
         this.#counts.busy += 1;
@@ -175,12 +210,9 @@ class QueuedUploads implements Uploads {
     }, Math.ceil(waitMs));
   }
 
-  async #send(
-    zone: string,
-    { ref, response, signal }: { ref: ChunkRef; response: ServerResponse; signal: AbortSignal },
-  ): Promise<void> {
+  async #send(zone: string, { read, response, signal }: Answer): Promise<void> {
     if (signal.aborted) return;
-    const chunk = await this.#chunks.read(ref, { signal });
+    const chunk = await read();
     if (signal.aborted) {
       chunk?.release();
       return;

@@ -7,6 +7,7 @@ import { createDataPlane, type DataPlane } from '../../../../src/source/peer/dat
 
 import { createHeldChunks } from '../../../../src/source/peer/data/held-chunks.ts';
 import { makeTlsIdentity, type TlsIdentity } from '../../../../src/source/peer/data/identity.ts';
+import type { SharedIndexes } from '../../../../src/source/peer/data/index-request.ts';
 import type { NeighbourStore } from '../../../../src/source/peer/data/neighbour-store.ts';
 import type { HeldChunks, Neighbour, PeerDirectory } from '../../../../src/source/peer/directory.ts';
 import { createMemoryDirectory, type MemoryHub } from '../../../../src/source/peer/memory-directory.ts';
@@ -53,6 +54,7 @@ export interface MemberInit {
   readonly join?: Join;
   readonly plane?: { uploadBytesPerSecond?: number; uploadSlots?: number };
   readonly shareable?: (blob: Digest) => boolean;
+  readonly indexes?: SharedIndexes;
   /** Images whose documents stay here. */
   readonly isPrivate?: (image: string) => boolean;
 }
@@ -96,6 +98,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
   );
   const identity = makeTlsIdentity();
   const shareable = init.shareable ?? (() => true);
+  const indexes = init.indexes === undefined ? {} : { indexes: init.indexes };
   const documents = {
     store: await openDocuments(
       { log, onGone: (gone) => directory.withdraw(gone) },
@@ -103,7 +106,7 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
     ),
     isPrivate: init.isPrivate ?? (() => false),
   };
-  const held = createHeldChunks({ blobs, shareable, documents });
+  const held = createHeldChunks({ blobs, shareable, documents, ...indexes });
   const local = createLocalStore({ blobs });
   const counters = { neighbour: sourceCounters('neighbour'), outside: sourceCounters('origin') };
   const { directory, self, leave } =
@@ -116,7 +119,19 @@ export async function startMember(hub: MemoryHub, init: MemberInit = {}): Promis
     counters.outside,
   );
   const plane = createDataPlane(
-    { directory, identity, blobs, local, outside, counters: counters.neighbour, shareable, documents, clock, log },
+    {
+      directory,
+      identity,
+      blobs,
+      local,
+      outside,
+      counters: counters.neighbour,
+      shareable,
+      documents,
+      clock,
+      log,
+      ...indexes,
+    },
     { host: '127.0.0.1', port: self.dataPort, ...init.plane },
   );
   stack.defer(() => plane.stop());
