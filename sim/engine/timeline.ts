@@ -1,5 +1,5 @@
 import type { Clock } from '../../src/clock.ts';
-import { type HeapItem, IndexedHeap } from './indexed-heap.ts';
+import { type Placed, TimerHeap } from './timer-heap.ts';
 
 /** Something that has events of its own, merged with the timeline's timers: the network. */
 export interface EventSource {
@@ -42,17 +42,13 @@ export interface Timeline {
 /** Events between two looks at the real time: some milliseconds. */
 const EVENTS_PER_LOOK = 20_000;
 
-class Alarm implements HeapItem, Timer {
-  heapKey: number;
-  heapAt = -1;
-  readonly heapOrder: number;
+class Alarm implements Placed, Timer {
+  at = -1;
   readonly callback: () => void;
-  readonly #heap: IndexedHeap<Alarm>;
+  readonly #heap: TimerHeap<Alarm>;
 
-  constructor(heap: IndexedHeap<Alarm>, atMs: number, order: number, callback: () => void) {
+  constructor(heap: TimerHeap<Alarm>, callback: () => void) {
     this.#heap = heap;
-    this.heapKey = atMs;
-    this.heapOrder = order;
     this.callback = callback;
   }
 
@@ -68,10 +64,9 @@ export function createTimeline(): Timeline {
 
 class VirtualTime implements Timeline {
   readonly clock: Clock;
-  readonly #alarms = new IndexedHeap<Alarm>();
+  readonly #alarms = new TimerHeap<Alarm>();
   readonly #sources: EventSource[] = [];
   #nowMs = 0;
-  #order = 0;
   #touched = false;
   #handled = 0;
 
@@ -92,9 +87,8 @@ class VirtualTime implements Timeline {
   }
 
   after(delayMs: number, callback: () => void): Timer {
-    this.#order += 1;
-    const alarm = new Alarm(this.#alarms, this.#nowMs + Math.max(0, delayMs), this.#order, callback);
-    this.#alarms.add(alarm);
+    const alarm = new Alarm(this.#alarms, callback);
+    this.#alarms.add(alarm, this.#nowMs + Math.max(0, delayMs));
     return alarm;
   }
 
@@ -157,7 +151,7 @@ class VirtualTime implements Timeline {
 
   #runOne(): boolean {
     let due: EventSource | undefined;
-    let dueMs = this.#alarms.first?.heapKey ?? Number.POSITIVE_INFINITY;
+    let dueMs = this.#alarms.firstMs;
     for (const source of this.#sources) {
       const atMs = source.nextMs();
       if (atMs <= dueMs && atMs !== Number.POSITIVE_INFINITY) [due, dueMs] = [source, atMs];
@@ -168,9 +162,7 @@ class VirtualTime implements Timeline {
       due.fire();
       return true;
     }
-    const alarm = this.#alarms.first as Alarm;
-    this.#alarms.remove(alarm);
-    alarm.callback();
+    this.#alarms.take().callback();
     return true;
   }
 

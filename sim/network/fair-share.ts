@@ -1,26 +1,19 @@
-import { type HeapItem, IndexedHeap } from '../engine/indexed-heap.ts';
+import { IndexedHeap } from '../engine/indexed-heap.ts';
 import type { EventSource } from '../engine/timeline.ts';
+import {
+  type Books,
+  clearBound,
+  Flow,
+  type Link,
+  leastOffer,
+  noteReservation,
+  noteReservations,
+  Pipe,
+  type Transfer,
+  tightest,
+} from './pipe.ts';
 
-/** A one-way pipe of fixed capacity that transfers share. */
-export interface Link {
-  readonly name: string;
-  readonly bytesPerMs: number;
-  /** Bytes that transfers over this link have moved until now. */
-  carriedBytes(): number;
-  /** Bytes per ms that move right now. */
-  rate(): number;
-  /** Transfers on it. */
-  readonly transfers: number;
-}
-
-/** Bytes on their way. */
-export interface Transfer {
-  readonly bytes: number;
-  /** Bytes that arrived until now. */
-  moved(): number;
-  /** Ends it where it is; `done` is not called. Nothing when it ended already. */
-  cancel(): void;
-}
+export type { Link, Transfer } from './pipe.ts';
 
 /**
  * Links shared max-min fairly, kept up incrementally: a transfer that starts or ends touches the links on its path and
@@ -49,120 +42,7 @@ export function createFairNetwork(components: { nowMs: () => number }, init: { t
   return new Network(components.nowMs, init.tolerance ?? FAIRNESS_TOLERANCE);
 }
 
-/**
- * The links' books. A transfer is *bound* by one link of its path, where it gets the same share as all that are bound
- * there; on its other links it is a *guest* with a reservation at least as large as that share. A link's share is what
- * its guests leave, divided by those bound there. Lowering a share is always safe. Raising it first raises the
- * reservations, and where there is no room for that the transfer becomes bound there instead.
- *
- * All that are bound by one link move equally fast, so each is done when the link's count of bytes per transfer
- * (`served`) reaches its own mark: changing the share moves one event, not all of them.
- */
-class Pipe implements Link, HeapItem {
-  readonly name: string;
-  readonly bytesPerMs: number;
-  readonly heapOrder: number;
-  /** Time of the first arrival of those bound here. */
-  heapKey = Number.POSITIVE_INFINITY;
-  heapAt = -1;
-  readonly bound = new IndexedHeap<Flow>();
-  readonly guests: Flow[] = [];
-  /** Sum of the guests' reservations. */
-  reserved = 0;
-  /** Bytes per ms of each transfer bound here, as in force. */
-  share = 0;
-  /** Bytes each transfer that was always bound here would have moved by `servedAtMs`. */
-  served = 0;
-  servedAtMs = 0;
-  /** No transfer bound here has a smaller (larger) reservation elsewhere than this. */
-  leastReservation = Number.POSITIVE_INFINITY;
-  mostReservation = 0;
-  /** No guest is faster than this. */
-  fastestGuest = 0;
-  isQueued = false;
-  carriedDone = 0;
-  readonly #network: Network;
-
-  constructor(network: Network, name: string, bytesPerMs: number, order: number) {
-    this.#network = network;
-    this.name = name;
-    this.bytesPerMs = bytesPerMs;
-    this.heapOrder = order;
-  }
-
-  get transfers(): number {
-    return this.bound.size + this.guests.length;
-  }
-
-  rate(): number {
-    let sum = this.bound.size * this.share;
-    for (const guest of this.guests) sum += guest.binding.share;
-    return sum;
-  }
-
-  carriedBytes(): number {
-    const nowMs = this.#network.nowMs();
-    let sum = this.carriedDone;
-    for (const flow of this.bound.items) sum += flow.movedAt(nowMs);
-    for (const flow of this.guests) sum += flow.movedAt(nowMs);
-    return sum;
-  }
-
-  servedBy(nowMs: number): number {
-    return this.served + this.share * (nowMs - this.servedAtMs);
-  }
-
-  /** What those bound here could have each; with none bound, what the next one could have. */
-  target(): number {
-    return Math.max(0, this.bytesPerMs - this.reserved) / Math.max(1, this.bound.size);
-  }
-}
-
-class Flow implements Transfer, HeapItem {
-  readonly bytes: number;
-  readonly path: readonly Pipe[];
-  readonly done: () => void;
-  readonly heapOrder: number;
-  /** The mark of `served` at which it has arrived. */
-  heapKey = 0;
-  heapAt = -1;
-  binding: Pipe;
-  /** What its other links keep free for it, bytes per ms. */
-  reservation = 0;
-  /** Its place among the guests of each link of its path; -1 where it is bound. */
-  readonly guestAt: number[];
-  isOver = false;
-  movedAtEnd = 0;
-  readonly #network: Network;
-
-  constructor(network: Network, path: readonly Pipe[], bytes: number, done: () => void, order: number) {
-    this.#network = network;
-    this.path = path;
-    this.bytes = bytes;
-    this.done = done;
-    this.heapOrder = order;
-    this.binding = path[0] as Pipe;
-    this.guestAt = new Array<number>(path.length).fill(-1);
-  }
-
-  remainingAt(nowMs: number): number {
-    return this.isOver ? this.bytes - this.movedAtEnd : Math.max(0, this.heapKey - this.binding.servedBy(nowMs));
-  }
-
-  movedAt(nowMs: number): number {
-    return Math.min(this.bytes, this.bytes - this.remainingAt(nowMs));
-  }
-
-  moved(): number {
-    return this.movedAt(this.#network.nowMs());
-  }
-
-  cancel(): void {
-    this.#network.end(this);
-  }
-}
-
-class Network implements FairNetwork {
+class Network implements FairNetwork, Books {
   readonly nowMs: () => number;
   reviews = 0;
   readonly #tolerance: number;
@@ -413,43 +293,4 @@ class Network implements FairNetwork {
     const remaining = Math.max(0, first.heapKey - pipe.servedBy(nowMs));
     this.#arrivals.update(pipe, nowMs + remaining / pipe.share);
   }
-}
-
-/** The link of a new transfer's path that would give it least. */
-function tightest(flow: Flow): Pipe {
-  let best = flow.path[0] as Pipe;
-  let least = Number.POSITIVE_INFINITY;
-  for (const pipe of flow.path) {
-    const offer = Math.max(0, pipe.bytesPerMs - pipe.reserved) / (pipe.bound.size + 1);
-    if (offer < least) [best, least] = [pipe, offer];
-  }
-  return best;
-}
-
-/** What every link of the path can give a flow that is bound at one of them and a guest nowhere yet. */
-function leastOffer(flow: Flow): number {
-  let least = Number.POSITIVE_INFINITY;
-  for (const pipe of flow.path) {
-    const sharers = pipe === flow.binding ? pipe.bound.size : pipe.bound.size + 1;
-    least = Math.min(least, Math.max(0, pipe.bytesPerMs - pipe.reserved) / sharers);
-  }
-  return least;
-}
-
-function clearBound(pipe: Pipe): void {
-  pipe.share = 0;
-  pipe.served = 0;
-  pipe.leastReservation = Number.POSITIVE_INFINITY;
-  pipe.mostReservation = 0;
-}
-
-function noteReservation(pipe: Pipe, reservation: number): void {
-  if (reservation < pipe.leastReservation) pipe.leastReservation = reservation;
-  if (reservation > pipe.mostReservation) pipe.mostReservation = reservation;
-}
-
-function noteReservations(pipe: Pipe): void {
-  pipe.leastReservation = Number.POSITIVE_INFINITY;
-  pipe.mostReservation = 0;
-  for (const flow of pipe.bound.items) if (flow.path.length > 1) noteReservation(pipe, flow.reservation);
 }

@@ -3,6 +3,7 @@ import type { Timeline } from '../engine/timeline.ts';
 import { bytesPerMs, type Scenario } from '../scenario/scenario.ts';
 import { createFairNetwork, type FairNetwork, type Link, type Transfer } from './fair-share.ts';
 import { type ByteSource, Host, MESSAGE_KINDS, type MessageKind, type Route, type Zone, zoneRoute } from './host.ts';
+import { groupsOf, placesOf } from './places.ts';
 import { createRegistry, type Registry } from './registry.ts';
 
 /** A transfer that failed because one of its ends died. */
@@ -27,18 +28,24 @@ export interface World {
    * A message: `arrived` is called at the receiver once its processors took it in, `refused` at the sender when the
    * receiver is not up by then.
    */
-  send(
-    from: Host,
-    to: Host,
-    kind: MessageKind,
-    init: { bytes: number; arrived: () => void; refused?: () => void },
-  ): void;
+  send(from: Host, to: Host, kind: MessageKind, init: MessageInit): void;
+  /** Puts work behind what a host's processors have; answers the ms until it is done. */
+  occupy(host: Host, ms: number): number;
   /** Work for a host's processors. */
   work(host: Host, ms: number, done: () => void): void;
   /** The host is gone, with everything under way from and to it. */
   kill(host: Host): void;
   revive(host: Host): void;
   readonly counters: Counters;
+}
+
+/** A message: when it leaves, and what becomes of it. */
+export interface MessageInit {
+  readonly bytes: number;
+  /** It leaves after so long, ms. */
+  readonly delayMs?: number;
+  readonly arrived: () => void;
+  readonly refused?: () => void;
 }
 
 /** What was counted. */
@@ -101,23 +108,21 @@ class Cluster implements World {
     return transfer;
   }
 
-  send(
-    from: Host,
-    to: Host,
-    kind: MessageKind,
-    init: { bytes: number; arrived: () => void; refused?: () => void },
-  ): void {
-    const { bytes, arrived, refused } = init;
+  send(from: Host, to: Host, kind: MessageKind, init: MessageInit): void {
+    const { bytes, delayMs = 0, arrived, refused } = init;
     this.counters.messages[kind] += 1;
     this.counters.messageBytes += bytes;
     from.messagesOut += 1;
     const fromLife = from.life;
     const latencyMs = this.latencyMs(from, to);
     const wireMs = bytes / Math.min(from.up.bytesPerMs, to.down.bytesPerMs);
-    this.timeline.after(this.#busy(from, COST.messageMs) + latencyMs + wireMs, () => {
-      if (to.isUp) {
+    // The receiver's processors are put behind what they have when the message leaves: one event instead of two.
+    const { life } = to;
+    const thereMs = to.isUp ? this.occupy(to, COST.messageMs) : 0;
+    this.timeline.after(delayMs + this.occupy(from, COST.messageMs) + latencyMs + wireMs + thereMs, () => {
+      if (to.isUp && to.life === life) {
         to.messagesIn += 1;
-        this.work(to, COST.messageMs, arrived);
+        arrived();
       } else if (refused !== undefined) {
         this.timeline.after(latencyMs, () => from.life === fromLife && refused());
       }
@@ -126,7 +131,7 @@ class Cluster implements World {
 
   work(host: Host, ms: number, done: () => void): void {
     const { life } = host;
-    this.timeline.after(this.#busy(host, ms), () => {
+    this.timeline.after(this.occupy(host, ms), () => {
       if (host.isUp && host.life === life) done();
     });
   }
@@ -142,8 +147,8 @@ class Cluster implements World {
     host.isUp = true;
   }
 
-  /** Time until the host has done `ms` more of work: one job takes its time, many share the cores. */
-  #busy(host: Host, ms: number): number {
+  /** One job takes its time, many share the cores. */
+  occupy(host: Host, ms: number): number {
     const nowMs = this.timeline.nowMs();
     const begin = Math.max(nowMs, host.busyUntilMs);
     host.busyUntilMs = begin + ms / host.cores;
@@ -265,34 +270,4 @@ class Move implements Transfer {
     if (route.crossesZones && source === 'neighbour') counters.crossZoneBytes += moved;
     return true;
   }
-}
-
-/** Each node's zone: zones get nodes in proportion to their weights, in turn, so that any first part is spread alike. */
-function placesOf(zones: readonly Zone[], specs: Scenario['zone'], count: number, core: Zone): Zone[] {
-  const open = zones.filter(({ name }) => (specs[name]?.weight ?? 0) > 0);
-  if (open.length === 0) return new Array<Zone>(count).fill(core);
-  const given = open.map(() => 0);
-  return Array.from({ length: count }, () => {
-    let best = 0;
-    let least = Number.POSITIVE_INFINITY;
-    for (const [at, { name }] of open.entries()) {
-      const filled = ((given[at] as number) + 1) / (specs[name]?.weight as number);
-      if (filled < least) [best, least] = [at, filled];
-    }
-    given[best] = (given[best] as number) + 1;
-    return open[best] as Zone;
-  });
-}
-
-/** Each node's group, spread evenly over the nodes; undefined for those in none. */
-function groupsOf(nodes: Scenario['nodes']): (Scenario['nodes']['group'][string] | undefined)[] {
-  const groups = Object.values(nodes.group);
-  const owed = groups.map(() => 0);
-  return Array.from({ length: nodes.count }, () => {
-    for (const [at, { share }] of groups.entries()) owed[at] = (owed[at] as number) + share;
-    const most = owed.indexOf(Math.max(...owed, 0));
-    if (most === -1 || (owed[most] as number) < 1 - 1e-9) return undefined;
-    owed[most] = (owed[most] as number) - 1;
-    return groups[most];
-  });
 }

@@ -91,6 +91,7 @@ export interface Scenario {
     readonly requestKib: number;
     readonly registryConnections: number;
   };
+  readonly simulation: { readonly unitKib?: number };
   readonly plain: { readonly layersAtOnce: number };
   readonly wholeLayer: { readonly resolveMs: number; readonly layersAtOnce: number };
   readonly scheduler: {

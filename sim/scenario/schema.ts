@@ -181,9 +181,9 @@ export const SCENARIO_SCHEMA: Node = object(
       hint_order: {
         type: 'string',
         description:
-          'layers: the marked part comes layer by layer, within a layer in an order of the node’s own, as the daemon does it; mixed: pieces of all layers in one such order (docs/studies/flash-crowd.md).',
+          'mixed: pieces of all layers in one order of the node’s own, as the daemon does it; layers: layer by layer, within a layer in such an order, as it did before docs/studies/flash-crowd.md.',
         enum: ['layers', 'mixed'],
-        default: 'layers',
+        default: 'mixed',
       },
       replication: integer('Peers that keep the record of an announced chunk.', { min: 1, max: 20, default: 3 }),
       background: { type: 'boolean', description: 'Fetch the rest of the image after the start.', default: false },
@@ -208,6 +208,12 @@ export const SCENARIO_SCHEMA: Node = object(
         max: 256,
         default: 16,
       }),
+    }),
+    simulation: object('How exactly it is simulated.', {
+      unit_kib: integer(
+        'Neighbouring chunks up to this size, at most a claim region or a file, travel as one. Not set: each by itself in small scenarios, as large as may be in others (docs/simulation.md).',
+        { min: 0, max: 65_536 },
+      ),
     }),
     plain: object('Plain pulls.', {
       layers_at_once: integer('Layers of an image that are downloaded at the same time.', {

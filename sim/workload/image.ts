@@ -16,6 +16,8 @@ export interface SimChunk {
   readonly compressedBytes: number;
   /** First byte on the layer's device. */
   readonly offset: number;
+  /** Chunks of the daemon that it stands for: large runs move neighbouring chunks together (`unitChunks`). */
+  readonly count: number;
 }
 
 /** A layer of an image. */
@@ -51,7 +53,12 @@ export interface SimImage {
 /** Where the reads of a start come from: made up, or recorded. */
 export type ReadSource =
   | { readonly kind: 'synthetic'; readonly skew: number; readonly thinkMs: number; readonly readers: number }
-  | { readonly kind: 'trace'; readonly plan: ReadPlan };
+  | {
+      readonly kind: 'trace';
+      readonly plan: ReadPlan;
+      /** Chunk positions that were fetched ahead when the chunk at this position was read. */
+      readonly ahead: ReadonlyMap<number, readonly number[]>;
+    };
 
 /** The cold reads of one start. Arrays of equal length, one entry a read. */
 export interface ReadPlan {
@@ -94,12 +101,12 @@ export function createCatalog(): Catalog {
 
 const KIB = 1024;
 
-/** An image made to measure. `base` is the image it shares layers and chunks with. */
+/** An image made to measure; `unit` chunks travel together. `base` is the image it shares layers and chunks with. */
 export function makeImage(
   components: { catalog: Catalog; random: Random },
-  init: { name: string; spec: ImageSpec; base?: SimImage | undefined },
+  init: { name: string; spec: ImageSpec; unit: number; base?: SimImage | undefined },
 ): SimImage {
-  const { name, spec, base } = init;
+  const { name, spec, unit, base } = init;
   const chunkBytes = spec.chunkKib * KIB;
   const perLayer = Math.max(1, Math.round((spec.sizeMib * KIB * KIB) / spec.layers / chunkBytes));
   const chunks: SimChunk[] = [];
@@ -108,14 +115,15 @@ export function makeImage(
     const isShared = index < spec.sharedLayers;
     const former = base?.layers[index];
     const first = chunks.length;
-    const rows = isShared && former !== undefined ? former.end - former.first : perLayer;
+    const rows = isShared && former !== undefined ? former.end - former.first : Math.ceil(perLayer / unit);
     for (let row = 0; row < rows; row += 1) {
       // Spread evenly: of any run of chunks about the same part is shared.
       const takes = isShared || Math.floor((row + 1) * spec.shared) > Math.floor(row * spec.shared);
       const twin = takes && former !== undefined ? base?.chunks[former.first + row] : undefined;
       const isInside = twin !== undefined && former !== undefined && twin.index < former.end;
       const digest = isInside ? twin.digest : sha256(`${name}/${index}/${row}`);
-      const bytes = isInside ? twin.bytes : chunkBytes;
+      const count = isInside ? twin.count : Math.min(unit, perLayer - row * unit);
+      const bytes = isInside ? twin.bytes : count * chunkBytes;
       chunks.push({
         index: chunks.length,
         layer: index,
@@ -123,14 +131,15 @@ export function makeImage(
         content: components.catalog.content(digest),
         digest,
         bytes,
-        compressedBytes: isInside ? twin.compressedBytes : Math.max(1, Math.round(chunkBytes * spec.compressed)),
-        offset: row * chunkBytes,
+        compressedBytes: isInside ? twin.compressedBytes : Math.max(1, Math.round(bytes * spec.compressed)),
+        offset: row * unit * chunkBytes,
+        count,
       });
     }
     const digest = isShared && former !== undefined ? former.digest : sha256(`layer ${name}/${index}`);
     layers.push(layerOf(components.catalog, { index, digest, first, chunks }));
   }
-  const files = chooseFiles(components.random, layers, { ...spec, chunkBytes });
+  const files = chooseFiles(components.random, layers, { ...spec, chunkBytes: unit * chunkBytes });
   const reads = { kind: 'synthetic', skew: spec.orderSkew, thinkMs: spec.thinkMs, readers: spec.readers } as const;
   return imageOf({ name, layers, chunks, files, reads });
 }

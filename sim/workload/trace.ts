@@ -29,6 +29,9 @@ export interface TraceReadLine {
   readonly answeredMs: number;
 }
 
+/** A line for a chunk that was fetched ahead of readers. */
+export type TraceAheadLine = Omit<TraceReadLine, 'kind' | 'atMs' | 'answeredMs'> & { readonly kind: 'ahead' };
+
 /** The image and the reads that a recording (`shoal trace record`, JSON lines) tells of. Throws CONFIG_INVALID. */
 export function loadTrace(catalog: Catalog, init: { name: string; path: string }): SimImage {
   const { path } = init;
@@ -47,17 +50,19 @@ export function loadTrace(catalog: Catalog, init: { name: string; path: string }
 export function parseTrace(catalog: Catalog, text: string, init: { name: string; path: string }): SimImage {
   const layerLines: TraceLayerLine[] = [];
   const reads: TraceReadLine[] = [];
+  const ahead: TraceAheadLine[] = [];
   for (const [at, line] of text.split('\n').entries()) {
     if (line.trim() === '') continue;
     const parsed = parseLine(line, `${init.path} line ${at + 1}`);
     if (parsed.kind === 'layer') layerLines.push(parsed);
+    else if (parsed.kind === 'ahead') ahead.push(parsed);
     else reads.push(parsed);
   }
   if (reads.length === 0) throw new ShoalError('CONFIG_INVALID', `${init.path}: no read was recorded`);
-  return assemble(catalog, init, { layerLines, reads });
+  return assemble(catalog, init, { layerLines, reads, ahead });
 }
 
-function parseLine(line: string, where: string): TraceLayerLine | TraceReadLine {
+function parseLine(line: string, where: string): TraceLayerLine | TraceReadLine | TraceAheadLine {
   const refuse = (why: string): ShoalError => new ShoalError('CONFIG_INVALID', `${where}: ${why}`);
   let value: Record<string, unknown>;
   try {
@@ -66,11 +71,13 @@ function parseLine(line: string, where: string): TraceLayerLine | TraceReadLine 
     throw refuse('not JSON');
   }
   if (typeof value !== 'object' || value === null) throw refuse('not an object');
-  if (value.kind !== 'layer' && value.kind !== 'read') throw refuse('"kind" must be layer or read');
+  if (value.kind !== 'layer' && value.kind !== 'read' && value.kind !== 'ahead') {
+    throw refuse('"kind" must be layer, read or ahead');
+  }
   const numbers =
     value.kind === 'layer'
       ? ['rows', 'bytes', 'compressedBytes']
-      : ['row', 'bytes', 'compressedBytes', 'offset', 'atMs', 'answeredMs'];
+      : ['row', 'bytes', 'compressedBytes', 'offset', ...(value.kind === 'read' ? ['atMs', 'answeredMs'] : [])];
   for (const key of numbers) {
     const number = value[key];
     if (typeof number !== 'number' || !(number >= 0) || number > Number.MAX_SAFE_INTEGER) {
@@ -79,25 +86,34 @@ function parseLine(line: string, where: string): TraceLayerLine | TraceReadLine 
   }
   try {
     parseDigest(value.blob);
-    if (value.kind === 'read') parseDigest(value.digest);
+    if (value.kind !== 'layer') parseDigest(value.digest);
   } catch (error) {
     throw refuse((error as Error).message);
   }
-  return value as unknown as TraceLayerLine | TraceReadLine;
+  return value as unknown as TraceLayerLine | TraceReadLine | TraceAheadLine;
 }
 
 /** Chunks that were never read are one more chunk per layer: whole-layer pulls move them, lazy starts don't. */
 function assemble(
   catalog: Catalog,
   init: { name: string; path: string },
-  { layerLines, reads }: { layerLines: readonly TraceLayerLine[]; reads: readonly TraceReadLine[] },
+  {
+    layerLines,
+    reads,
+    ahead,
+  }: {
+    layerLines: readonly TraceLayerLine[];
+    reads: readonly TraceReadLine[];
+    ahead: readonly TraceAheadLine[];
+  },
 ): SimImage {
   const chunks: SimChunk[] = [];
   const layers: SimLayer[] = [];
   const places = new Map<string, number>();
   for (const [index, line] of layerLines.entries()) {
     const first = chunks.length;
-    const own = new Map<number, TraceReadLine>();
+    const own = new Map<number, TraceReadLine | TraceAheadLine>();
+    for (const each of ahead) if (each.blob === line.blob) own.set(each.row, each);
     for (const read of reads) if (read.blob === line.blob) own.set(read.row, read);
     for (const read of [...own.values()].sort((a, b) => a.row - b.row)) {
       places.set(`${read.blob}/${read.row}`, chunks.length);
@@ -106,7 +122,7 @@ function assemble(
     const rest = restOf(line, chunks.slice(first));
     if (rest !== undefined) {
       const digest = line.blob as Digest;
-      const place = { index: chunks.length, layer: index, row: chunks.length - first, offset: line.bytes };
+      const place = { index: chunks.length, layer: index, row: chunks.length - first, offset: line.bytes, count: 1 };
       chunks.push({ ...place, content: catalog.content(digest), digest, ...rest });
     }
     layers.push(layerOf(catalog, { index, digest: line.blob as Digest, first, chunks }));
@@ -119,18 +135,39 @@ function assemble(
     layers,
     chunks,
     files: [positions],
-    reads: { kind: 'trace', plan: planOf(reads, positions) },
+    reads: { kind: 'trace', plan: planOf(reads, positions), ahead: aheadOf(chunks, reads, ahead, places) },
   });
 }
 
 function chunkOf(
   catalog: Catalog,
-  read: TraceReadLine,
+  read: TraceReadLine | TraceAheadLine,
   place: { index: number; layer: number; row: number },
 ): SimChunk {
   const digest = read.digest as Digest;
   const { bytes, compressedBytes, offset } = read;
-  return { ...place, content: catalog.content(digest), digest, bytes, compressedBytes, offset };
+  return { ...place, content: catalog.content(digest), digest, bytes, compressedBytes, offset, count: 1 };
+}
+
+/** What is fetched ahead, by the read it lies behind: the last one before it in its layer; the first, where none is. */
+function aheadOf(
+  chunks: readonly SimChunk[],
+  reads: readonly TraceReadLine[],
+  ahead: readonly TraceAheadLine[],
+  places: ReadonlyMap<string, number>,
+): ReadonlyMap<number, readonly number[]> {
+  const placeOf = ({ blob, row }: { blob: string; row: number }): number => places.get(`${blob}/${row}`) as number;
+  const read = [...new Set(reads.map(placeOf))].sort((a, b) => a - b);
+  const found = new Map<number, number[]>();
+  for (const at of ahead.map(placeOf)) {
+    const { layer } = chunks[at] as SimChunk;
+    const before = read.findLast((each) => each < at && chunks[each]?.layer === layer);
+    const behind = before ?? read.find((each) => chunks[each]?.layer === layer) ?? (read[0] as number);
+    const list = found.get(behind) ?? [];
+    found.set(behind, list);
+    list.push(at);
+  }
+  return found;
 }
 
 function restOf(

@@ -27,7 +27,20 @@ export type TraceLine =
       readonly answeredMs: number;
       /** From the last answer before it to its beginning, ms: what the container did meanwhile. */
       readonly thinkMs: number;
+    }
+  | {
+      /** Came while it was recorded though nobody waited for it: fetched ahead of readers. At the end of the recording. */
+      readonly kind: 'ahead';
+      readonly image: string;
+      readonly blob: string;
+      readonly row: number;
+      readonly digest: string;
+      readonly bytes: number;
+      readonly compressedBytes: number;
+      readonly offset: number;
     };
+
+type ChunkLine = Extract<TraceLine, { kind: 'ahead' }>;
 
 /** Records cold reads while somebody wants them; costs a lookup per fault otherwise. */
 export interface FaultTrace {
@@ -59,6 +72,7 @@ export function createFaultTrace(components: {
       throw new ShoalError('INVALID_ARGUMENT', '"do" must be start, take or stop');
     }
     if (recording === undefined) throw new ShoalError('FAILED_PRECONDITION', 'nothing is being recorded');
+    if (action === 'stop') recording.end();
     const lines = recording.take(LINES_PER_ANSWER);
     if (action === 'stop' && lines.length < LINES_PER_ANSWER) recording = undefined;
     return { lines };
@@ -72,12 +86,21 @@ export function createFaultTrace(components: {
   };
 }
 
+/** A layer of the recording. */
+interface Watched {
+  readonly device: BlobDevice;
+  readonly image: string;
+  /** Rows that were there before, or have a line. */
+  readonly told: Set<number>;
+}
+
 class Recording {
   readonly #clock: Pick<Clock, 'nowMs'>;
   readonly #imagesOf: (blob: Digest) => readonly string[];
   readonly #image: string | undefined;
   readonly #beganMs: number;
-  readonly #known = new Set<Digest>();
+  readonly #watched = new Map<Digest, Watched>();
+  #isEnded = false;
   #lines: TraceLine[] = [];
   #lastAnswerMs = 0;
   #isOverfull = false;
@@ -95,6 +118,8 @@ class Recording {
   watch(device: BlobDevice): Fillable {
     const images = this.#imagesOf(device.blob);
     if (this.#image !== undefined && !images.includes(this.#image)) return device;
+    const image = this.#image ?? images[0] ?? '';
+    this.#open(device, image);
     return {
       name: device.name,
       fill: async (offset, length, options) => {
@@ -102,9 +127,20 @@ class Recording {
         const thinkMs = atMs - this.#lastAnswerMs;
         await device.fill(offset, length, options);
         this.#lastAnswerMs = this.#nowMs();
-        this.#note(device, { offset, length, atMs, thinkMs, image: this.#image ?? images[0] ?? '' });
+        this.#note(device, { offset, length, atMs, thinkMs, image });
       },
     };
+  }
+
+  /** Adds what came ahead of readers. */
+  end(): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    for (const { device, image, told } of this.#watched.values()) {
+      for (let row = 0; row < device.table.count; row += 1) {
+        if (!told.has(row) && device.hasChunk(row)) this.#push(chunkLine(device, row, image));
+      }
+    }
   }
 
   take(most: number): readonly TraceLine[] {
@@ -122,28 +158,42 @@ class Recording {
   }
 
   #note(
-    { blob, table, info }: BlobDevice,
+    device: BlobDevice,
     read: { offset: number; length: number; atMs: number; thinkMs: number; image: string },
   ): void {
-    if (!this.#known.has(blob)) {
-      this.#known.add(blob);
-      const { count: rows, dataBytes: bytes } = table;
-      this.#push({ kind: 'layer', blob, rows, bytes, compressedBytes: info.size });
-    }
+    const watched = this.#open(device, read.image);
     const { atMs, thinkMs, image } = read;
-    const { first, end } = table.covering(read.offset, read.length);
+    const { first, end } = device.table.covering(read.offset, read.length);
     for (let row = first; row < end; row += 1) {
-      const { digest, length: bytes, deviceOffset: offset, extent } = table.row(row);
-      // Chunks of one extent share what it costs.
-      const { length: extentBytes, decodedLength } = table.extent(extent);
-      const compressedBytes = Math.max(1, Math.round((extentBytes * bytes) / Math.max(bytes, decodedLength)));
-      const line = { kind: 'read', image, blob, row, digest, bytes, compressedBytes, offset } as const;
+      watched.told.add(row);
+      const line = { ...chunkLine(device, row, image), kind: 'read' } as const;
       this.#push({ ...line, atMs, answeredMs: this.#lastAnswerMs, thinkMs: Math.max(0, thinkMs) });
     }
+  }
+
+  #open(device: BlobDevice, image: string): Watched {
+    const { blob, table, info } = device;
+    const known = this.#watched.get(blob);
+    if (known !== undefined) return known;
+    const { count: rows, dataBytes: bytes } = table;
+    this.#push({ kind: 'layer', blob, rows, bytes, compressedBytes: info.size });
+    const told = new Set<number>();
+    for (let row = 0; row < rows; row += 1) if (device.hasChunk(row)) told.add(row);
+    const made = { device, image, told };
+    this.#watched.set(blob, made);
+    return made;
   }
 
   #push(line: TraceLine): void {
     if (this.#lines.length >= MOST_LINES) this.#isOverfull = true;
     else this.#lines.push(line);
   }
+}
+
+function chunkLine({ blob, table }: BlobDevice, row: number, image: string): ChunkLine {
+  const { digest, length: bytes, deviceOffset: offset, extent } = table.row(row);
+  // Chunks of one extent share what it costs.
+  const { length: extentBytes, decodedLength } = table.extent(extent);
+  const compressedBytes = Math.max(1, Math.round((extentBytes * bytes) / Math.max(bytes, decodedLength)));
+  return { kind: 'ahead', image, blob, row, digest, bytes, compressedBytes, offset };
 }

@@ -3,8 +3,9 @@ import { BLOCK_BYTES } from '../core/block-map.ts';
 import type { BackgroundPolicy } from '../core/policy/background.ts';
 import { backoffMs } from '../core/policy/backoff.ts';
 import { type ByteRate, createByteRate } from '../core/policy/byte-rate.ts';
-import { type PrefetchPlan, restOrder, startOrder } from '../core/policy/prefetch-order.ts';
+import { type PrefetchPlan, restOrder } from '../core/policy/prefetch-order.ts';
 import type { ByteRange } from '../core/policy/readahead.ts';
+import { createStartPool, type StartPiece } from '../core/policy/start-pool.ts';
 import { withContext } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice } from '../store/blob-device.ts';
@@ -76,9 +77,8 @@ class LayerPrefetcher implements Prefetcher {
   readonly #init: { hints: boolean; node: string; isShared?: boolean };
   readonly #stopping = new AbortController();
   readonly #seen = new WeakSet<BlobDevice>();
-  /** Layers one after the other: the first to be mounted starts first. */
-  #starts: Promise<void> = Promise.resolve();
-  #starting = 0;
+  readonly #starts = createStartPool<BlobDevice>();
+  readonly #starters = new Set<Promise<void>>();
   #jobs: Job[] = [];
   readonly #limits = new Map<string, ByteRate>();
   #background: Promise<void> | undefined;
@@ -95,8 +95,8 @@ class LayerPrefetcher implements Prefetcher {
     this.#seen.add(device);
     const plan = this.#planOf(device);
     if (this.#init.hints) {
-      this.#starting += 1;
-      this.#starts = this.#starts.then(() => this.#start(device, plan)).finally(() => (this.#starting -= 1));
+      this.#starts.add(device, plan);
+      this.#fetchStarts();
     }
     const policy = this.#components.policyOf(device);
     if (!policy.enabled) return;
@@ -109,12 +109,12 @@ class LayerPrefetcher implements Prefetcher {
   stats(): PrefetchStats {
     const layers = this.#jobs.length;
     const state = layers === 0 ? 'idle' : this.#isPaused ? 'paused' : 'fetching';
-    return { state: this.#starting > 0 ? 'fetching' : state, layers, bytes: this.#bytes };
+    return { state: this.#starters.size > 0 ? 'fetching' : state, layers, bytes: this.#bytes };
   }
 
   async stop(): Promise<void> {
     this.#stopping.abort();
-    await this.#starts;
+    await Promise.all(this.#starters);
     await this.#background;
   }
 
@@ -129,22 +129,32 @@ class LayerPrefetcher implements Prefetcher {
     return { deviceSize: size, hintBytes: info.prefetchBytes ?? 0, recorded, seed, isShared };
   }
 
-  async #start(device: BlobDevice, plan: PrefetchPlan): Promise<void> {
-    const runs = startOrder(plan);
-    const stop = new AbortController();
-    const signal = AbortSignal.any([this.#stopping.signal, stop.signal]);
-    const worker = async (): Promise<void> => {
-      for (const run of runs) {
+  #fetchStarts(): void {
+    while (this.#starters.size < START_PARALLEL) {
+      const piece = this.#starts.next();
+      if (piece === undefined) return;
+      const starter = this.#start(piece).finally(() => this.#starters.delete(starter));
+      this.#starters.add(starter);
+    }
+  }
+
+  /** This piece and the next ones, as long as there are any. */
+  async #start(first: StartPiece<BlobDevice>): Promise<void> {
+    const { signal } = this.#stopping;
+    for (
+      let piece: StartPiece<BlobDevice> | undefined = first;
+      piece !== undefined && !signal.aborted;
+      piece = this.#starts.next()
+    ) {
+      const { layer: device } = piece;
+      try {
+        await this.#fetch(device, piece.run, signal);
+      } catch (error) {
         if (signal.aborted) return;
-        await this.#fetch(device, run, signal);
+        this.#starts.drop(device);
+        const why = withContext(error, {}).describe();
+        this.#components.log.info('prefetching stopped', { layer: device.blob, why });
       }
-    };
-    try {
-      await Promise.all(Array.from({ length: START_PARALLEL }, worker));
-    } catch (error) {
-      stop.abort(error);
-      if (this.#stopping.signal.aborted) return;
-      this.#components.log.info('prefetching stopped', { layer: device.blob, why: withContext(error, {}).describe() });
     }
   }
 
@@ -155,7 +165,7 @@ class LayerPrefetcher implements Prefetcher {
       while (this.#jobs.length > 0) {
         const now = clock.nowMs();
         const job = this.#jobs.find(({ notBeforeMs }) => notBeforeMs <= now);
-        this.#isPaused = job === undefined || this.#starting > 0 || this.#components.demandWaiting();
+        this.#isPaused = job === undefined || this.#starters.size > 0 || this.#components.demandWaiting();
         if (job === undefined || this.#isPaused) await clock.sleep(PAUSE_MS, { signal });
         else await this.#step(job, signal);
       }

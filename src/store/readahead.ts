@@ -21,11 +21,11 @@ const STEP_BYTES = 8 * 1024 * 1024;
 const STEPS_PARALLEL = 4;
 
 export function createReadaheadDriver(
-  device: Pick<BlobDevice, 'fill' | 'table' | 'size' | 'name'>,
+  device: Pick<BlobDevice, 'fill' | 'table' | 'size' | 'name' | 'info'>,
   log: Logger,
   order: Pick<DemandOrder, 'note'>,
 ): ReadaheadDriver {
-  const policy = createReadahead({ deviceSize: device.size });
+  const policy = createReadahead({ deviceSize: device.size, markedBytes: device.info.prefetchBytes ?? 0 });
   const closed = new AbortController();
   let underWay = 0;
   return {

@@ -20,6 +20,7 @@ const { values } = parseArgs({
     hosts: { type: 'string', default: '8' },
     registry: { type: 'string', default: '20' },
     rate: { type: 'string', default: '1000' },
+    keep: { type: 'string' },
   },
 });
 const COUNT = Number(values.hosts);
@@ -75,6 +76,9 @@ async function real(): Promise<Outcome> {
       await Promise.all(many.hosts.map((host) => start(host, many)));
       ms = performance.now() - begun;
     });
+    console.log(
+      `distinct ${bill.distinctBytes}, by source ${JSON.stringify(bill.bytes)}, fetched ${bill.fetchedBytes}`,
+    );
     return { ms, registry: bill.fetchedBytes, neighbour: bill.bytes.neighbour ?? 0 };
   });
 }
@@ -108,6 +112,7 @@ image = "app"
 
 const trace = await record();
 console.log(`recorded ${trace.split('\n').length} lines`);
+if (values.keep !== undefined) writeFileSync(values.keep, trace);
 const [measured, modelled] = [await real(), await simulated(trace)];
 let worst = 0;
 for (const [name, key, unit] of [

@@ -69,3 +69,14 @@ test('what is asked for lies ahead on the device, within the allowance, and neve
     }),
   );
 });
+
+test('a read inside what the image marks asks for nothing beyond it, one behind it does', () => {
+  const policy = createReadahead({ deviceSize: 64 * MIB, markedBytes: 8 * MIB });
+  policy.onFault({ offset: 6 * MIB, length: MIB }, AMPLE);
+  assert.deepEqual(policy.onFault({ offset: 7 * MIB - 4096, length: 8192 }, AMPLE), {
+    offset: 7 * MIB + 4096,
+    length: MIB - 4096,
+  });
+  policy.onFault({ offset: 20 * MIB, length: MIB }, AMPLE);
+  assert.deepEqual(policy.onFault({ offset: 21 * MIB, length: MIB }, AMPLE), { offset: 22 * MIB, length: MIB });
+});

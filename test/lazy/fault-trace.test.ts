@@ -10,8 +10,8 @@ import type { BlobDevice } from '../../src/store/blob-device.ts';
 const CHUNK = 65_536;
 const BLOB = sha256('layer');
 
-/** A device of four chunks whose fills take the time that `clock` is moved by. */
-function device(blob: Digest, fill: BlobDevice['fill']): BlobDevice {
+/** A device of four chunks whose fills take the time that `clock` is moved by; `has`: rows that are there. */
+function device(blob: Digest, has: ReadonlySet<number>, fill: BlobDevice['fill']): BlobDevice {
   const builder = new ChunkTableBuilder({ compressedSize: 2 * CHUNK });
   for (let row = 0; row < 4; row += 1) {
     builder.add({
@@ -25,11 +25,19 @@ function device(blob: Digest, fill: BlobDevice['fill']): BlobDevice {
     });
   }
   const info = { format: 'estargz', size: 2 * CHUNK, sources: [] };
-  return { blob, name: blob, table: builder.build(), info, fill } as unknown as BlobDevice;
+  return {
+    blob,
+    name: blob,
+    table: builder.build(),
+    info,
+    fill,
+    hasChunk: (row: number) => has.has(row),
+  } as unknown as BlobDevice;
 }
 
 function setup() {
   let now = 500;
+  const has = new Set<number>();
   const clock = { nowMs: () => now };
   const trace = createFaultTrace({ clock, imagesOf: (blob) => (blob === BLOB ? ['app'] : ['other']) });
   const call = (body: unknown): TraceLine[] => {
@@ -39,13 +47,13 @@ function setup() {
   };
   const read = async (blob: Digest, offset: number, length: number, ms: number): Promise<void> => {
     const watched = trace.watch(
-      device(blob, async () => {
+      device(blob, has, async () => {
         now += ms;
       }),
     );
     await watched?.fill(offset, length, { signal: new AbortController().signal });
   };
-  return { trace, call, read, wait: (ms: number) => (now += ms) };
+  return { trace, call, read, has, wait: (ms: number) => (now += ms) };
 }
 
 test('a recording has each layer once and each cold chunk with its time and the time before it', async () => {
@@ -109,10 +117,33 @@ test('what was recorded can be simulated: same chunks, same order, same think ti
   assert.equal(image.compressedBytes, 2 * CHUNK);
 });
 
+test('chunks that came without a reader are told at the end, and fetched with the read they lie behind', async () => {
+  const { call, read, has } = setup();
+  has.add(0);
+  call({ do: 'start' });
+  await read(BLOB, CHUNK, CHUNK, 5);
+  has.add(1).add(3);
+  const lines = call({ do: 'stop' });
+  const shown = lines.map((line) => [line.kind, line.kind === 'layer' ? undefined : line.row]);
+  assert.deepEqual(shown, [
+    ['layer', undefined],
+    ['read', 1],
+    ['ahead', 3],
+  ]);
+  const text = lines.map((line) => JSON.stringify(line)).join('\n');
+  const image = parseTrace(createCatalog(), text, { name: 'app', path: 'start.jsonl' });
+  assert.ok(image.reads.kind === 'trace');
+  const rowsAhead = [...image.reads.ahead].map(([at, ahead]) => [at, ahead].flat().map((place) => image.chunks[place]));
+  assert.deepEqual(
+    rowsAhead.map((chunks) => chunks.map((chunk) => chunk?.digest)),
+    [[sha256(`${BLOB}/1`), sha256(`${BLOB}/3`)]],
+  );
+});
+
 test('a recording that is not one is refused by line', () => {
   const parse = (text: string) => () => parseTrace(createCatalog(), text, { name: 'app', path: 't.jsonl' });
   assert.throws(parse(''), /t.jsonl: no read was recorded/);
-  assert.throws(parse('{}'), /t.jsonl line 1: "kind" must be layer or read/);
+  assert.throws(parse('{}'), /t.jsonl line 1: "kind" must be layer, read or ahead/);
   assert.throws(parse('\nnot json'), /t.jsonl line 2: not JSON/);
   assert.throws(parse('{"kind":"layer","blob":"x","rows":1,"bytes":1,"compressedBytes":1}'), /not a digest/);
   assert.throws(parse('{"kind":"layer","rows":-1}'), /"rows" must be a number of at least 0/);

@@ -117,3 +117,29 @@ test('a source that fails is asked again later, and a layer that was removed is 
   await store.remove(device.blob);
   await waitFor('an idle background', () => prefetcher.stats().layers === 0);
 });
+
+test('a start that neighbours may share fetches the marked parts of all layers, whichever fails first', async () => {
+  const [one, other] = [
+    await bench(8, { hints: true, prefetchBytes: 8 * MIB }),
+    await bench(8, { hints: true, prefetchBytes: 8 * MIB }),
+  ];
+  await using _one = one.stack;
+  await using _other = other.stack;
+  one.state.fail = true;
+  const prefetcher = createPrefetcher(
+    {
+      log: silentLogger,
+      clock: systemClock,
+      demandWaiting: () => false,
+      policyOf: () => ({ ...on, enabled: false }),
+      isOpen: () => true,
+    },
+    { hints: true, node: 'a', isShared: true },
+  );
+  prefetcher.add(one.device);
+  prefetcher.add(other.device);
+  await waitFor('the other layer', () => other.device.presence.complete);
+  await waitFor('an end', () => prefetcher.stats().state === 'idle');
+  assert.ok(one.fetched.length > 0 && !one.device.hasChunk(0));
+  await prefetcher.stop();
+});

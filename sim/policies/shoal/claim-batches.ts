@@ -1,6 +1,6 @@
 import { CLAIM_WAIT_LIMITS } from '../../../src/core/policy/claim-wait-limits.ts';
+import type { ClaimReply, Region } from './claim-reply.ts';
 import type { ShoalNode, Wanted } from './node.ts';
-import type { ClaimReply, Region } from './swarm.ts';
 
 interface Asking {
   readonly region: Region;
@@ -26,6 +26,15 @@ export class ClaimBatches {
 
   claim({ chunk, layer }: Wanted, answered: (reply: ClaimReply) => void): void {
     const region = regionOf({ chunk, layer });
+    if (chunk.bytes >= CLAIM_WAIT_LIMITS.regionBytes) {
+      // All of its region: nothing else could come into the message.
+      const delayMs = CLAIM_WAIT_LIMITS.gatherMs;
+      this.#node.swarm.claim(this.#node, region, [chunk.content], {
+        delayMs,
+        answered: ([reply]) => answered(reply as ClaimReply),
+      });
+      return;
+    }
     const key = region.blob * 65_536 + region.region;
     let batch = this.#asking.get(key);
     if (batch === undefined) {
@@ -34,9 +43,10 @@ export class ClaimBatches {
       this.#asking.set(key, made);
       this.#later(() => {
         this.#asking.delete(key);
-        this.#node.swarm.claim(this.#node, region, made.contents, (replies) => {
+        const each = (replies: readonly ClaimReply[]): void => {
           for (const [at, reply] of replies.entries()) made.answered[at]?.(reply);
-        });
+        };
+        this.#node.swarm.claim(this.#node, region, made.contents, { delayMs: 0, answered: each });
       });
     }
     batch.contents.push(chunk.content);
@@ -45,6 +55,11 @@ export class ClaimBatches {
 
   settle({ chunk, layer }: Wanted, outcome: 'held' | 'failed'): void {
     const region = regionOf({ chunk, layer });
+    if (chunk.bytes >= CLAIM_WAIT_LIMITS.regionBytes) {
+      const delayMs = CLAIM_WAIT_LIMITS.gatherMs;
+      this.#node.swarm.settle(this.#node, region, [chunk.content], { delayMs, outcome });
+      return;
+    }
     const key = 2 * (region.blob * 65_536 + region.region) + (outcome === 'held' ? 1 : 0);
     let batch = this.#settling.get(key);
     if (batch === undefined) {
@@ -53,7 +68,7 @@ export class ClaimBatches {
       this.#settling.set(key, made);
       this.#later(() => {
         this.#settling.delete(key);
-        this.#node.swarm.settle(this.#node, region, made.contents, outcome);
+        this.#node.swarm.settle(this.#node, region, made.contents, { delayMs: 0, outcome });
       });
     }
     batch.contents.push(chunk.content);

@@ -1,11 +1,12 @@
 import { CLAIM_WAIT_LIMITS } from '../../../src/core/policy/claim-wait-limits.ts';
 import { NEIGHBOUR_LIMITS } from '../../../src/core/policy/neighbour-limits.ts';
-import type { Outcome } from '../../../src/core/policy/neighbour-score.ts';
 import type { Timer } from '../../engine/timeline.ts';
+import type { ClaimReply } from './claim-reply.ts';
+import { HolderSearch } from './holder-search.ts';
 import type { ShoalNode, Urgency, Wanted } from './node.ts';
+import { outcomeOf } from './outcome.ts';
 import { type Answer, askNeighbour, type Request } from './server.ts';
 import type { Session } from './session.ts';
-import type { ClaimReply } from './swarm.ts';
 
 interface Attempt {
   readonly holder: ShoalNode;
@@ -30,15 +31,14 @@ export class ChunkGet {
   readonly #waiting: (() => void)[] = [];
   #isOver = false;
   // neighbours
-  readonly #tried: ShoalNode[] = [];
+  readonly #holders: HolderSearch;
   readonly #running = new Map<Request, Attempt>();
-  #isSearching = false;
-  #hasLooked = false;
   #askedOutside = false;
   readonly #timers = new Set<Timer>();
   #cancelOutside: (() => void) | undefined;
   // claims
   #isClaimed = false;
+  #refusals = 0;
   #round = 0;
 
   constructor(node: ShoalNode, wanted: Wanted, urgency: Urgency) {
@@ -47,16 +47,26 @@ export class ChunkGet {
     this.#urgency = urgency;
     this.#startedMs = node.swarm.clock.nowMs();
     this.#life = node.host.life;
+    this.#holders = new HolderSearch(node, wanted);
   }
 
   join(urgency: Urgency, done: () => void): void {
-    if (urgency === 'demand') this.#urgency = 'demand';
     this.#waiting.push(done);
+    if (urgency !== 'demand' || this.#urgency === 'demand') return;
+    this.#urgency = 'demand';
+    // The daemon looks now and then whether somebody waits; half of the time between is what it takes on average.
+    if (this.#isClaimed && this.#running.size > 0) {
+      this.#after(CLAIM_WAIT_LIMITS.lookAgainMs / 2, () => this.#running.size > 0 && this.#afterHolderDelay());
+    }
   }
 
   begin(): void {
     if (this.#node.swarm.nodes.length < 2) {
       this.#outside();
+      return;
+    }
+    if (this.#node.usesClaims && this.#urgency === 'prefetch' && !this.#session.worthAsking()) {
+      this.#claim();
       return;
     }
     this.#afterOutsideDelay();
@@ -84,73 +94,19 @@ export class ChunkGet {
 
   /** The next neighbour to ask, also beside one that is slow. */
   #search(): void {
-    if (this.#isSearching || this.#isGone) return;
-    if (this.#tried.length >= NEIGHBOUR_LIMITS.maxAsked) {
-      this.#found(undefined);
-      return;
-    }
-    this.#isSearching = true;
-    const known = this.#byBitmap();
-    if (known !== undefined) {
-      this.#found(known);
-      return;
-    }
-    this.#session.settled(this.#wanted.chunk.row, () => {
-      if (this.#isGone) return;
-      const settled = this.#byBitmap();
-      if (settled !== undefined) {
-        this.#found(settled);
-        return;
-      }
-      this.#session.refresh();
-      this.#byDirectory();
-    });
-  }
-
-  #byBitmap(): ShoalNode | undefined {
-    const { chunk } = this.#wanted;
-    const holders = this.#session.holders(chunk.row, this.#tried);
-    return this.#node.scores.choose(holders, chunk.bytes, this.#node.swarm.clock.nowMs());
-  }
-
-  #byDirectory(): void {
-    const { node, content, session } = {
-      node: this.#node,
-      content: this.#wanted.chunk.content,
-      session: this.#session,
-    };
-    const { nowMs } = node.swarm.clock;
-    if (this.#hasLooked || node.nobody.has(String(content), nowMs()) || !session.worthFinding()) {
-      this.#found(undefined);
-      return;
-    }
-    this.#hasLooked = true;
-    node.swarm.find(node, content, (holders) => {
-      if (this.#isGone) return;
-      session.foundAny(holders.length > 0);
-      if (holders.length === 0) node.nobody.add(String(content), nowMs());
-      // Answers of several keepers come in no order: the first of them is asked.
-      const start = node.swarm.random.below(Math.max(1, holders.length));
-      for (let step = 0; step < holders.length; step += 1) {
-        const holder = holders[(start + step) % holders.length] as ShoalNode;
-        session.add(holder);
-        if (!this.#tried.includes(holder) && node.scores.usable(holder.id, nowMs())) {
-          this.#found(holder);
-          return;
-        }
-      }
-      this.#found(undefined);
-    });
+    if (this.#holders.isUnderWay || this.#isGone) return;
+    const { maxAsked, maxRefusals } = NEIGHBOUR_LIMITS;
+    const refusals = this.#node.usesClaims && this.#urgency === 'prefetch' ? this.#refusals : 0;
+    if (this.#holders.tried.length >= maxAsked || refusals >= maxRefusals) this.#found(undefined);
+    else this.#holders.next((holder) => !this.#isGone && this.#found(holder));
   }
 
   #found(holder: ShoalNode | undefined): void {
-    this.#isSearching = false;
     if (holder !== undefined) this.#ask(holder);
     else if (this.#running.size === 0) this.#claim();
   }
 
   #ask(holder: ShoalNode): void {
-    this.#tried.push(holder);
     this.#request(holder, {
       waitMs: 0,
       failed: () => {
@@ -186,21 +142,28 @@ export class ChunkGet {
     const { scores, hedging, swarm } = this.#node;
     const { chunk } = this.#wanted;
     scores.ended(holder.id, outcomeOf(answer, chunk.bytes, waitMs), swarm.clock.nowMs());
+    if (waitMs === 0 && answer.kind === 'busy') {
+      this.#refusals += 1;
+      this.#session.answered(false);
+    }
     if (answer.kind === 'missing') this.#session.lacks(holder, chunk.row);
     if (answer.kind === 'failed') this.#session.drop(holder);
     if (answer.kind !== 'ok') return;
-    if (waitMs === 0) hedging.note('neighbour', chunk.bytes, answer.totalMs);
+    if (waitMs === 0) {
+      hedging.note('neighbour', chunk.bytes, answer.totalMs);
+      this.#session.answered(true);
+    }
     this.#session.add(holder);
   }
 
   /** Outside beside neighbours, when somebody waits longer than outside would take. */
   #afterOutsideDelay(): void {
     const { hedging, swarm } = this.#node;
-    const { bytes } = this.#wanted.chunk;
+    const { bytes, count } = this.#wanted.chunk;
     if (this.#urgency === 'prefetch') return;
     this.#after(hedging.outsideDelayMs(bytes), () => {
       if (this.#isClaimed || this.#askedOutside || this.#urgency === 'prefetch') return;
-      if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs, 1)) this.#outside();
+      if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs, count)) this.#outside();
     });
   }
 
@@ -251,12 +214,12 @@ export class ChunkGet {
 
   #afterHolderDelay(): void {
     const { hedging, swarm } = this.#node;
-    const { bytes } = this.#wanted.chunk;
-    const isDemand = this.#urgency === 'demand';
-    this.#after(isDemand ? hedging.holderDelayMs(bytes) : CLAIM_WAIT_LIMITS.lookAgainMs, () => {
+    const { bytes, count } = this.#wanted.chunk;
+    // Whoever comes to wait meanwhile starts this (`join`).
+    if (this.#urgency !== 'demand') return;
+    this.#after(hedging.holderDelayMs(bytes), () => {
       if (this.#askedOutside || this.#running.size === 0) return;
-      if (!isDemand) this.#afterHolderDelay();
-      else if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs, 1)) this.#outside();
+      if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs, count)) this.#outside();
     });
   }
 
@@ -299,25 +262,5 @@ export class ChunkGet {
     if (this.#isClaimed) this.#node.claims.settle(this.#wanted, 'held');
     this.#node.keep(this.#wanted.chunk.content);
     for (const each of this.#waiting) each();
-  }
-}
-
-function outcomeOf(answer: Answer, bytes: number, waitMs: number): Outcome {
-  switch (answer.kind) {
-    case 'ok': {
-      const { firstByteMs, totalMs } = answer;
-      return {
-        kind: 'ok',
-        bytes,
-        firstByteMs: waitMs === 0 ? firstByteMs : undefined,
-        transferMs: totalMs - firstByteMs,
-      };
-    }
-    case 'busy':
-      return { kind: 'busy', retryAfterMs: answer.retryAfterMs };
-    case 'missing':
-      return { kind: 'missing' };
-    case 'failed':
-      return { kind: 'failed' };
   }
 }

@@ -1,3 +1,4 @@
+import { UPLOAD_LIMITS } from '../../../src/core/policy/upload-limits.ts';
 import { createUploadQueue, type Upload, type UploadQueue } from '../../../src/core/policy/upload-queue.ts';
 import { COST, MESSAGE_BYTES } from '../../cost-model.ts';
 import type { Timer } from '../../engine/timeline.ts';
@@ -30,6 +31,7 @@ export function askNeighbour(
 class Exchange implements Upload, Request {
   readonly peer: string;
   readonly bytes: number;
+  readonly count: number;
   readonly urgency: Urgency;
   readonly directed: boolean;
   readonly client: ShoalNode;
@@ -56,6 +58,7 @@ class Exchange implements Upload, Request {
     this.server = server;
     this.peer = client.id;
     this.bytes = init.wanted.chunk.bytes;
+    this.count = init.wanted.chunk.count;
     this.urgency = init.urgency;
     this.directed = init.waitMs > 0 || !server.swarm.scenario.shoal.refuseUndirected;
     this.#wanted = init.wanted;
@@ -66,9 +69,9 @@ class Exchange implements Upload, Request {
     const { world } = client.swarm;
     this.#askedMs = world.timeline.nowMs();
     const { counters } = world;
-    counters.messages.request += 1;
-    counters.messageBytes += MESSAGE_BYTES.request;
-    client.host.messagesOut += 1;
+    counters.messages.request += this.count;
+    counters.messageBytes += this.count * MESSAGE_BYTES.request;
+    client.host.messagesOut += this.count;
     world.timeline.after(COST.requestMs + world.latencyMs(client.host, server.host), () => this.#arrived());
   }
 
@@ -92,27 +95,27 @@ class Exchange implements Upload, Request {
     this.#stage = 'runs';
     const { client, server } = this;
     const { world } = server.swarm;
-    const ms = COST.requestMs + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
-    world.work(server.host, ms, () => {
-      if (this.#isOver) return;
-      if (!client.host.isUp || client.host.life !== this.#clientLife) {
-        this.#isOver = true;
-        this.#leaveServer();
-        return;
-      }
-      this.#firstByteMs = world.timeline.nowMs() + world.latencyMs(server.host, client.host) - this.#askedMs;
-      this.#transfer = world.move(server.host, client.host, this.bytes, 'neighbour', (how) => {
-        this.#leaveServer();
-        if (how === 'lost') this.#answer({ kind: 'failed' });
-        else this.#arrivedAtClient();
-      });
+    const ms = this.count * COST.requestMs + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
+    if (!client.host.isUp || client.host.life !== this.#clientLife) {
+      this.#isOver = true;
+      this.#leaveServer();
+      return;
+    }
+    // The server works while the bytes flow: what they wait for it is added at the end, one event instead of two.
+    const sentMs = world.occupy(server.host, ms);
+    this.#firstByteMs = sentMs + world.timeline.nowMs() + world.latencyMs(server.host, client.host) - this.#askedMs;
+    this.#transfer = world.move(server.host, client.host, this.bytes, 'neighbour', (how) => {
+      this.#leaveServer();
+      if (how === 'lost') this.#answer({ kind: 'failed' });
+      else this.#arrivedAtClient(sentMs);
     });
   }
 
-  #arrivedAtClient(): void {
+  #arrivedAtClient(delayMs: number): void {
     const { client } = this;
     const { world } = client.swarm;
-    world.work(client.host, this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte), () => {
+    const workMs = this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
+    world.timeline.after(delayMs + world.occupy(client.host, workMs), () => {
       const totalMs = world.timeline.nowMs() - this.#askedMs;
       this.#answer({ kind: 'ok', firstByteMs: this.#firstByteMs, totalMs });
     });
@@ -125,7 +128,7 @@ class Exchange implements Upload, Request {
       this.#answerLater({ kind: 'failed' });
       return;
     }
-    server.host.messagesIn += 1;
+    server.host.messagesIn += this.count;
     const { content } = this.#wanted.chunk;
     if (server.has(content)) this.#enqueue();
     else if (this.#waitMs === 0 || !server.isGetting(content) || !server.server.mayWait(this)) {
@@ -187,7 +190,7 @@ export class Server {
   constructor(node: ShoalNode) {
     this.#node = node;
     const bytesPerSecond = node.swarm.scenario.shoal.uploadMbitPerS * 125_000;
-    this.#queue = createUploadQueue<Exchange>({ bytesPerSecond });
+    this.#queue = createUploadQueue<Exchange>({ bytesPerSecond, limits: limitsFor(node.swarm.unit) });
   }
 
   /** Keeps the request open when there is room for one more. */
@@ -244,4 +247,11 @@ export class Server {
     this.#timer?.cancel();
     this.#timer = this.#node.swarm.world.timeline.after(waitMs, () => this.#runNext());
   }
+}
+
+/** The daemon's limits for chunks, for units of so many. */
+function limitsFor(unit: number): Partial<Record<keyof typeof UPLOAD_LIMITS, number>> {
+  const { slots, demandSlots, undirected, queued, queuedPerPeer } = UPLOAD_LIMITS;
+  const scaled = Object.entries({ slots, demandSlots, undirected, queued, queuedPerPeer });
+  return Object.fromEntries(scaled.map(([key, limit]) => [key, Math.max(1, Math.round(limit / unit))]));
 }

@@ -1,4 +1,5 @@
 import { SESSION_LIMITS } from '../../../src/core/policy/neighbour-limits.ts';
+import { createSampling } from '../../../src/core/policy/sampling.ts';
 import type { ShoalNode } from './node.ts';
 import type { Swarm } from './swarm.ts';
 
@@ -20,7 +21,8 @@ export class Session {
   readonly #members: Member[] = [];
   readonly #readyAtMs: number;
   #waiting: (() => void)[] = [];
-  #emptyFinds = 0;
+  readonly #finds = createSampling({ failures: SESSION_LIMITS.emptyFinds, each: SESSION_LIMITS.sampleEach });
+  readonly #asks = createSampling({ failures: SESSION_LIMITS.refusedInRow, each: SESSION_LIMITS.sampleEach });
 
   constructor(swarm: Swarm, own: ShoalNode, blob: number) {
     this.#swarm = swarm;
@@ -81,15 +83,19 @@ export class Session {
   }
 
   worthFinding(): boolean {
-    const { emptyFinds, sampleEach } = SESSION_LIMITS;
-    if (this.#emptyFinds < emptyFinds) return true;
-    this.#emptyFinds += 1;
-    return this.#emptyFinds % sampleEach === 0;
+    return this.#finds.worthTrying();
   }
 
   foundAny(any: boolean): void {
-    if (any) this.#emptyFinds = 0;
-    else if (this.#emptyFinds < SESSION_LIMITS.emptyFinds) this.#emptyFinds += 1;
+    this.#finds.tried(any);
+  }
+
+  worthAsking(): boolean {
+    return this.#asks.worthTrying();
+  }
+
+  answered(gave: boolean): void {
+    this.#asks.tried(gave);
   }
 
   #isYoung(): boolean {

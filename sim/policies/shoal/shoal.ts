@@ -1,16 +1,15 @@
-import { restOrder } from '../../../src/core/policy/prefetch-order.ts';
-import { createReadahead, type Readahead } from '../../../src/core/policy/readahead.ts';
+import { createStartPool } from '../../../src/core/policy/start-pool.ts';
 import type { Host } from '../../network/host.ts';
 import type { SimImage, SimLayer } from '../../workload/image.ts';
 import { runReads } from '../../workload/reader.ts';
 import type { Policy, PolicyComponents, Start } from '../policy.ts';
+import { Device } from './device.ts';
+import { chunksIn, inOwnOrder, layersOf, type Marked, markedOf } from './marked.ts';
 import { ShoalNode } from './node.ts';
 import { createSwarm } from './swarm.ts';
 
-/** Bytes a device has under way ahead of its readers, as the daemon's readahead driver has it. */
-const READAHEAD_BUDGET_BYTES = 32 * 1024 * 1024;
-/** Bytes of the marked part of an image under way, as the daemon's prefetcher has it: four pieces of 4 MiB. */
-const HINTS_BUDGET_BYTES = 16 * 1024 * 1024;
+/** Pieces of the marked part of an image under way, as the daemon's prefetcher has it. */
+const START_PARALLEL = 4;
 /** Chunks of the background fetch under way. */
 const BACKGROUND_PARALLEL = 8;
 
@@ -26,10 +25,14 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
   });
   const settings = scenario.shoal;
   const ends = new Map<Host, (() => void)[]>();
+  const marked = new Map(components.images.map((image) => [image, markedOf(image)]));
+  const devices = new Map(
+    components.images.map((image) => [image, settings.hints ? markedOf(image) : layersOf(image)]),
+  );
 
   function background(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
-    const order = image.layers.flatMap(({ first, end }) => inOwnOrder(node, image, range(first, end)));
+    const order = image.layers.flatMap((layer) => inOwnOrder(node.id, image, layer));
     const next = (): void => {
       if (node.host.life !== life) return;
       const at = order.shift();
@@ -38,43 +41,67 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
       const layer = image.layers[chunk.layer] as SimLayer;
       node.need({ chunk, layer }, 'prefetch', () => swarm.world.timeline.after(0, next));
     };
-    for (let lane = 0; lane < BACKGROUND_PARALLEL; lane += 1) next();
+    for (let lane = 0; lane < Math.max(1, BACKGROUND_PARALLEL / swarm.unit); lane += 1) next();
   }
 
-  /** What the image marks, so many bytes at a time. */
+  /** What was fetched ahead of readers when the start was recorded. */
+  function fetchAhead(node: ShoalNode, image: SimImage, positions: readonly number[]): void {
+    for (const at of positions) {
+      const chunk = image.chunks[at] as SimImage['chunks'][number];
+      node.need({ chunk, layer: image.layers[chunk.layer] as SimLayer }, 'prefetch', () => {});
+    }
+  }
+
+  /** What the image marks, a few pieces at a time, in the daemon's order; `layers`: as it was before there was one for all. */
   function fetchMarked(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
-    const marked = image.files.flat().sort((a, b) => a - b);
-    const byLayer = image.layers.map(({ first, end }) => marked.filter((at) => at >= first && at < end));
-    const parts = settings.hintOrder === 'mixed' ? [marked] : byLayer;
-    const order = parts.flatMap((part) => inOwnOrder(node, image, part));
-    let at = 0;
-    let underWay = 0;
-    const more = (): void => {
-      while (node.host.life === life && at < order.length && underWay < HINTS_BUDGET_BYTES) {
-        const chunk = image.chunks[order[at] as number] as SimImage['chunks'][number];
-        at += 1;
-        if (node.has(chunk.content)) continue;
-        underWay += chunk.bytes;
-        node.need({ chunk, layer: image.layers[chunk.layer] as SimLayer }, 'prefetch', () => {
-          underWay -= chunk.bytes;
-          more();
-        });
+    const pools =
+      settings.hintOrder === 'mixed' ? [createStartPool<Marked>()] : image.layers.map(() => createStartPool<Marked>());
+    for (const [at, part] of (marked.get(image) ?? []).entries()) {
+      const { bytes } = part;
+      const seed = `${node.id} ${image.name} ${at}`;
+      const plan = { deviceSize: bytes, hintBytes: bytes, recorded: [], seed, isShared: true };
+      pools[settings.hintOrder === 'mixed' ? 0 : at]?.add(part, plan);
+    }
+    const next = (): void => {
+      if (node.host.life !== life) return;
+      while (pools.length > 0) {
+        const piece = pools[0]?.next();
+        if (piece === undefined) pools.shift();
+        else if (fetchPiece(node, image, chunksIn(piece.layer, piece.run), next)) return;
       }
     };
-    more();
+    for (let lane = 0; lane < START_PARALLEL; lane += 1) next();
+  }
+
+  /** Gets these chunks, then calls back; false when all of them are there. */
+  function fetchPiece(node: ShoalNode, image: SimImage, positions: readonly number[], done: () => void): boolean {
+    let missing = 0;
+    const got = (): void => {
+      missing -= 1;
+      if (missing === 0) done();
+    };
+    const wanted = positions.filter((at) => !node.has((image.chunks[at] as SimImage['chunks'][number]).content));
+    missing = wanted.length;
+    for (const at of wanted) {
+      const chunk = image.chunks[at] as SimImage['chunks'][number];
+      node.need({ chunk, layer: image.layers[chunk.layer] as SimLayer }, 'prefetch', got);
+    }
+    return wanted.length > 0;
   }
 
   return {
     start({ host, image, plan, ready }: Start) {
       const node = swarm.nodeOf(host);
       if (settings.hints) fetchMarked(node, image);
-      const devices = image.layers.map((layer) => new Device(node, image, layer));
+      const parts = devices.get(image) as readonly Marked[];
+      const open = image.layers.map((layer, at) => new Device(node, image, { layer, part: parts[at] as Marked }));
       const stop = runReads(swarm.world.timeline, plan, {
         read(at, answered) {
           const chunk = image.chunks[at] as SimImage['chunks'][number];
-          const device = devices[chunk.layer] as Device;
-          if (settings.readahead && !node.has(chunk.content)) device.onDemand(at);
+          const device = open[chunk.layer] as Device;
+          if (image.reads.kind === 'trace') fetchAhead(node, image, image.reads.ahead.get(at) ?? []);
+          else if (settings.readahead && !node.has(chunk.content)) device.onDemand(at);
           node.need({ chunk, layer: device.layer }, 'demand', answered);
         },
         done() {
@@ -95,67 +122,4 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
       if (!keepsDisk) swarm.nodeOf(host).wipe();
     },
   };
-}
-
-/** One layer's device on one node: where its readers are, and what is fetched ahead of them. */
-class Device {
-  readonly layer: SimLayer;
-  readonly #node: ShoalNode;
-  readonly #image: SimImage;
-  readonly #policy: Readahead;
-  #underWay = 0;
-
-  constructor(node: ShoalNode, image: SimImage, layer: SimLayer) {
-    this.layer = layer;
-    this.#node = node;
-    this.#image = image;
-    this.#policy = createReadahead({ deviceSize: layer.bytes });
-  }
-
-  /** A cold read of the chunk. */
-  onDemand(at: number): void {
-    const { chunks } = this.#image;
-    const { offset, bytes } = chunks[at] as SimImage['chunks'][number];
-    const ahead = this.#policy.onFault({ offset, length: bytes }, READAHEAD_BUDGET_BYTES - this.#underWay);
-    if (ahead === undefined) return;
-    const end = ahead.offset + ahead.length;
-    for (let next = at + 1; next < this.layer.end; next += 1) {
-      const chunk = chunks[next] as SimImage['chunks'][number];
-      if (chunk.offset >= end) break;
-      if (chunk.offset + chunk.bytes <= ahead.offset || this.#node.has(chunk.content)) continue;
-      this.#underWay += chunk.bytes;
-      this.#node.need({ chunk, layer: this.layer }, 'prefetch', () => {
-        this.#underWay -= chunk.bytes;
-      });
-    }
-  }
-}
-
-/** Chunk positions in the order in which the daemon's policy fetches pieces nobody waits for: each node in another. */
-function inOwnOrder(node: ShoalNode, image: SimImage, positions: readonly number[]): number[] {
-  const starts: number[] = [];
-  let deviceSize = 0;
-  for (const at of positions) {
-    starts.push(deviceSize);
-    deviceSize += (image.chunks[at] as SimImage['chunks'][number]).bytes;
-  }
-  const seed = `${node.id}/${image.name}/${positions[0]}`;
-  const ordered: number[] = [];
-  for (const { offset, length } of restOrder({ deviceSize, hintBytes: 0, recorded: [], seed })) {
-    let first = 0;
-    let last = starts.length;
-    while (first < last) {
-      const middle = (first + last) >>> 1;
-      if ((starts[middle] as number) < offset) first = middle + 1;
-      else last = middle;
-    }
-    for (let at = first; at < starts.length && (starts[at] as number) < offset + length; at += 1) {
-      ordered.push(positions[at] as number);
-    }
-  }
-  return ordered;
-}
-
-function range(first: number, end: number): number[] {
-  return Array.from({ length: end - first }, (_, at) => first + at);
 }

@@ -6,19 +6,11 @@ import type { Host } from '../../network/host.ts';
 import type { World } from '../../network/world.ts';
 import type { Scenario } from '../../scenario/scenario.ts';
 import type { SimImage } from '../../workload/image.ts';
+import { unitChunks } from '../../workload/units.ts';
+import type { ClaimReply, Place, Region } from './claim-reply.ts';
 import type { ShoalNode } from './node.ts';
+import { coordinatorOf, keeperOf } from './placement.ts';
 import { DIRECTORY_LIMITS } from './transport-limits.ts';
-
-/** What a claimer is told, with hosts in place of names. */
-export type ClaimReply =
-  | { readonly kind: 'granted' }
-  | { readonly kind: 'ask'; readonly holders: readonly ShoalNode[] };
-
-/** A chunk table row as the swarm names it. */
-export interface Place {
-  readonly blob: number;
-  readonly row: number;
-}
 
 /**
  * What the nodes tell each other, as the daemon's peer directory does it: records of announced chunks at the peers
@@ -31,6 +23,8 @@ export interface Swarm {
   readonly clock: Clock;
   readonly nodes: readonly ShoalNode[];
   readonly random: Random;
+  /** Chunks that travel as one. */
+  readonly unit: number;
   nodeOf(host: Host): ShoalNode;
   /** Rows in which a content lies, over all layers. */
   placesOf(content: number): readonly Place[];
@@ -40,18 +34,22 @@ export interface Swarm {
   /** Who announced the content, as the keepers of its record answer. */
   find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void;
   haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void;
-  /** One answer per content; granted all when no coordinator answers. */
-  claim(own: ShoalNode, region: Region, contents: readonly number[], answered: (replies: ClaimReply[]) => void): void;
-  settle(own: ShoalNode, region: Region, contents: readonly number[], outcome: 'held' | 'failed'): void;
+  /** One answer per content; granted all when no coordinator answers. Sent after `delayMs`. */
+  claim(
+    own: ShoalNode,
+    region: Region,
+    contents: readonly number[],
+    init: { delayMs: number; answered: (replies: ClaimReply[]) => void },
+  ): void;
+  settle(
+    own: ShoalNode,
+    region: Region,
+    contents: readonly number[],
+    init: { delayMs: number; outcome: 'held' | 'failed' },
+  ): void;
   announce(own: ShoalNode, contents: readonly number[]): void;
   /** A node is gone: coordinators forget it. */
   forget(node: ShoalNode): void;
-}
-
-/** Chunks of one blob that are claimed at the same coordinator. */
-export interface Region {
-  readonly blob: number;
-  readonly region: number;
 }
 
 /** Builds the swarm; `makeNode` is called once per host. */
@@ -68,11 +66,14 @@ class ModelledSwarm implements Swarm {
   readonly clock: Clock;
   readonly nodes: readonly ShoalNode[];
   readonly random: Random;
+  readonly unit: number;
   readonly #byHost = new Map<Host, ShoalNode>();
   readonly #byName = new Map<string, ShoalNode>();
   readonly #places: Place[][];
   readonly #rows: number[];
   readonly #digests: string[];
+  /** Chunks that each content stands for. */
+  readonly #counts: Uint16Array;
   readonly #zoneMembers = new Map<unknown, ShoalNode[]>();
   /** First announcers of each content: keepers refuse later ones. */
   readonly #records: ShoalNode[][];
@@ -86,6 +87,8 @@ class ModelledSwarm implements Swarm {
     this.scenario = components.scenario;
     this.random = components.random;
     this.clock = components.world.timeline.clock;
+    this.unit = unitChunks(components.scenario);
+    this.#counts = new Uint16Array(init.contents).fill(1);
     this.#places = Array.from({ length: init.contents }, () => []);
     this.#records = Array.from({ length: init.contents }, () => []);
     this.#rows = new Array<number>(init.blobs).fill(0);
@@ -127,10 +130,11 @@ class ModelledSwarm implements Swarm {
 
   find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void {
     const asked = Math.min(DIRECTORY_LIMITS.askedMax, this.scenario.shoal.replication + DIRECTORY_LIMITS.askedBeyond);
+    const count = this.#counts[content] as number;
     let lastMs = 0;
     for (let keeper = 0; keeper < asked; keeper += 1) {
-      const peer = this.#keeper(content, keeper);
-      if (peer !== own && peer.host.isUp) lastMs = Math.max(lastMs, this.#ask(own, peer, 'find', MESSAGE_BYTES.find));
+      const peer = keeperOf(this.nodes, content, keeper);
+      if (peer !== own && peer.host.isUp) lastMs = Math.max(lastMs, this.#ask(own, peer, 'find', count));
     }
     const { life } = own.host;
     this.world.timeline.after(lastMs, () => {
@@ -141,20 +145,25 @@ class ModelledSwarm implements Swarm {
 
   haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void {
     const { life } = own.host;
-    const ms = of.host.isUp ? this.#ask(own, of, 'have', MESSAGE_BYTES.have) : DIRECTORY_LIMITS.haveTimeoutMs;
+    const ms = of.host.isUp ? this.#ask(own, of, 'have', 1) : DIRECTORY_LIMITS.haveTimeoutMs;
     this.world.timeline.after(ms, () => {
       if (own.host.isUp && own.host.life === life) answered(of.host.isUp ? of.haveMap(blob) : undefined);
     });
   }
 
-  claim(own: ShoalNode, region: Region, contents: readonly number[], answered: (replies: ClaimReply[]) => void): void {
+  claim(
+    own: ShoalNode,
+    region: Region,
+    contents: readonly number[],
+    { delayMs, answered }: { delayMs: number; answered: (replies: ClaimReply[]) => void },
+  ): void {
     const { life } = own.host;
-    const coordinator = this.#coordinator(region);
+    const coordinator = coordinatorOf(this.nodes, region);
     if (coordinator === undefined) {
       answered(contents.map(() => ({ kind: 'granted' })));
       return;
     }
-    const bytes = MESSAGE_BYTES.claim + contents.length * MESSAGE_BYTES.perKey;
+    const bytes = this.#claimBytes(contents);
     const reply = (): void => {
       const ledger = this.#ledgerOf(coordinator);
       const replies = contents.map((content) =>
@@ -163,24 +172,31 @@ class ModelledSwarm implements Swarm {
       const backMs = coordinator === own ? 0 : this.world.latencyMs(coordinator.host, own.host);
       this.world.timeline.after(backMs, () => own.host.isUp && own.host.life === life && answered(replies));
     };
-    if (coordinator === own) reply();
-    else {
+    if (coordinator === own) {
+      if (delayMs === 0) reply();
+      else this.world.timeline.after(delayMs, reply);
+    } else {
       // The next closest is asked after a while; it knows nothing, so it grants.
       const refused = (): void => answered(contents.map(() => ({ kind: 'granted' })));
-      this.world.send(own.host, coordinator.host, 'claim', { bytes, arrived: reply, refused });
+      this.world.send(own.host, coordinator.host, 'claim', { bytes, delayMs, arrived: reply, refused });
     }
   }
 
-  settle(own: ShoalNode, region: Region, contents: readonly number[], outcome: 'held' | 'failed'): void {
-    const coordinator = this.#coordinator(region);
+  settle(
+    own: ShoalNode,
+    region: Region,
+    contents: readonly number[],
+    { delayMs, outcome }: { delayMs: number; outcome: 'held' | 'failed' },
+  ): void {
+    const coordinator = coordinatorOf(this.nodes, region);
     if (coordinator === undefined) return;
     const arrived = (): void => {
       const ledger = this.#ledgerOf(coordinator);
       for (const content of contents) ledger.settle(own.host.name, this.#digests[content] as string, outcome);
     };
-    const bytes = MESSAGE_BYTES.claim + contents.length * MESSAGE_BYTES.perKey;
+    const bytes = this.#claimBytes(contents);
     if (coordinator === own) arrived();
-    else this.world.send(own.host, coordinator.host, 'settle', { bytes, arrived });
+    else this.world.send(own.host, coordinator.host, 'settle', { bytes, delayMs, arrived });
   }
 
   /** Each keeper gets one batch; records are there at once, since nobody could tell the difference of a round trip. */
@@ -191,8 +207,8 @@ class ModelledSwarm implements Swarm {
       const records = this.#records[content] as ShoalNode[];
       if (records.length < DIRECTORY_LIMITS.providersPerKey && !records.includes(own)) records.push(own);
       for (let copy = 0; copy < this.scenario.shoal.replication; copy += 1) {
-        const keeper = this.#keeper(content, copy);
-        keepers.set(keeper, (keepers.get(keeper) ?? 0) + 1);
+        const keeper = keeperOf(this.nodes, content, copy);
+        keepers.set(keeper, (keepers.get(keeper) ?? 0) + (this.#counts[content] as number));
       }
     }
     for (const [keeper, keys] of keepers) {
@@ -220,6 +236,7 @@ class ModelledSwarm implements Swarm {
       this.#rows[blob] = end - first;
       for (const chunk of image.chunks.slice(first, end)) {
         this.#digests[chunk.content] = chunk.digest;
+        this.#counts[chunk.content] = chunk.count;
         const places = this.#places[chunk.content] as Place[];
         const isKnown = places.some((place) => place.blob === blob && place.row === chunk.row);
         if (!isKnown) places.push({ blob, row: chunk.row });
@@ -227,15 +244,21 @@ class ModelledSwarm implements Swarm {
     }
   }
 
+  #claimBytes(contents: readonly number[]): number {
+    let keys = 0;
+    for (const content of contents) keys += this.#counts[content] as number;
+    return MESSAGE_BYTES.claim + keys * MESSAGE_BYTES.perKey;
+  }
+
   /** A question whose answer needs no turn of its own: ms until it is back, the peer's processors included. */
-  #ask(own: ShoalNode, peer: ShoalNode, kind: 'find' | 'have', bytes: number): number {
+  #ask(own: ShoalNode, peer: ShoalNode, kind: 'find' | 'have', count: number): number {
     const { counters } = this.world;
-    counters.messages[kind] += 1;
-    counters.messageBytes += bytes;
-    own.host.messagesOut += 1;
-    peer.host.messagesIn += 1;
-    const here = this.#occupy(own.host, COST.messageMs);
-    const there = this.#occupy(peer.host, COST.messageMs);
+    counters.messages[kind] += count;
+    counters.messageBytes += count * MESSAGE_BYTES[kind];
+    own.host.messagesOut += count;
+    peer.host.messagesIn += count;
+    const here = this.#occupy(own.host, count * COST.messageMs);
+    const there = this.#occupy(peer.host, count * COST.messageMs);
     return here + 2 * this.world.latencyMs(own.host, peer.host) + there;
   }
 
@@ -245,20 +268,6 @@ class ModelledSwarm implements Swarm {
     const begin = Math.max(nowMs, host.busyUntilMs);
     host.busyUntilMs = begin + ms / host.cores;
     return begin - nowMs + ms;
-  }
-
-  /** Keepers of a content's record: nodes at a distance that follows from its number alone. */
-  #keeper(content: number, copy: number): ShoalNode {
-    return this.nodes[mix(content * 8 + copy) % this.nodes.length] as ShoalNode;
-  }
-
-  #coordinator({ blob, region }: Region): ShoalNode | undefined {
-    const start = mix(blob * 65_536 + region + 0x5bd1e995);
-    for (let step = 0; step < DIRECTORY_LIMITS.coordinators; step += 1) {
-      const node = this.nodes[(start + step) % this.nodes.length] as ShoalNode;
-      if (node.host.isUp) return node;
-    }
-    return undefined;
   }
 
   #ledgerOf(node: ShoalNode): ClaimLedger {
@@ -278,12 +287,4 @@ class ModelledSwarm implements Swarm {
     }
     return holders.length > 0 ? { kind: 'ask', holders } : { kind: 'granted' };
   }
-}
-
-/** Spreads whole numbers over 31 bits (the finalizer of MurmurHash3). */
-function mix(value: number): number {
-  let hash = value | 0;
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 1;
 }

@@ -1,4 +1,5 @@
 import type { Clock } from '../../clock.ts';
+import { ClaimIndex, UNINDEXED_MEMBERS } from './claim-index.ts';
 import { CLAIM_LIMITS } from './claim-limits.ts';
 
 /** What a claimer is told; holders are peer ids, best first. */
@@ -38,11 +39,15 @@ interface Member {
   load: number;
   /** Whom it was pointed at first. */
   parent: Member | undefined;
+  /** Its place among the members. */
+  readonly at: number;
 }
 
 interface Entry {
   /** In the order in which they came: a `coming` one is only ever pointed at those before it, so nobody waits in a circle. */
   members: Member[];
+  /** Of many members. */
+  index: ClaimIndex<Member> | undefined;
   /** Who has the lease, while it has it. */
   root: Member | undefined;
   grantedMs: number;
@@ -84,16 +89,15 @@ class TreeLedger implements ClaimLedger {
     const peer = this.#peer(id);
     const entry = this.#touch(chunk, nowMs);
     this.#endLease(entry, nowMs);
-    const index = entry.members.findIndex((member) => member.peer.id === id);
-    const own = entry.members[index];
+    const own = memberOf(entry, id);
     // Back after it was forgotten: others may still wait for it, so it keeps its place.
     if (own !== undefined) own.peer = peer;
     if (own !== undefined && own === entry.root) return this.#renew(entry, nowMs);
-    this.#leaveParent(own);
+    leaveParent(entry, own);
     // It had the chunk and lost it: others may wait for it, so it must not wait for them.
-    if (own?.state === 'held') own.state = 'lost';
-    const before = own === undefined ? entry.members.length : own.state === 'coming' ? index : 0;
-    const holders = this.#choose(entry, own, before);
+    if (own?.state === 'held') turn(entry, own, 'lost');
+    const before = own === undefined ? entry.members.length : own.state === 'coming' ? own.at : 0;
+    const holders = entry.index?.holders(this.#limits.holders, own) ?? this.#choose(entry, own, before);
     if (holders.length === 0) return this.#grant(chunk, entry, own, peer, nowMs);
     this.#point(entry, own, peer, holders);
     return { kind: 'ask', holders: holders.map((member) => member.peer.id) };
@@ -101,13 +105,14 @@ class TreeLedger implements ClaimLedger {
 
   settle(id: string, chunk: string, outcome: 'held' | 'failed'): void {
     const entry = this.#entries.get(chunk);
-    const member = entry?.members.find(({ peer }) => peer.id === id && !peer.gone);
-    if (entry === undefined || member === undefined) return;
+    if (entry === undefined) return;
+    const member = memberOf(entry, id);
+    if (member === undefined || member.peer.gone) return;
     this.#touch(chunk, this.#clock.nowMs());
-    this.#leaveParent(member);
+    leaveParent(entry, member);
     member.parent = undefined;
     if (entry.root === member) this.#clearRoot(entry);
-    member.state = outcome === 'held' ? 'held' : 'lost';
+    turn(entry, member, outcome === 'held' ? 'held' : 'lost');
   }
 
   forget(id: string): void {
@@ -131,7 +136,7 @@ class TreeLedger implements ClaimLedger {
     let entry = this.#entries.get(chunk);
     if (entry === undefined) {
       if (this.#entries.size >= this.#limits.chunks) this.#dropOldest();
-      entry = { members: [], root: undefined, grantedMs: 0, leaseEndsMs: 0, touchedMs: nowMs };
+      entry = { members: [], index: undefined, root: undefined, grantedMs: 0, leaseEndsMs: 0, touchedMs: nowMs };
     } else this.#entries.delete(chunk);
     entry.touchedMs = nowMs;
     this.#entries.set(chunk, entry);
@@ -173,10 +178,6 @@ class TreeLedger implements ClaimLedger {
     return { kind: 'granted', leaseMs: entry.leaseEndsMs - nowMs };
   }
 
-  #leaveParent(member: Member | undefined): void {
-    if (member?.parent !== undefined) member.parent.load -= 1;
-  }
-
   /** The holders to ask, best first; none when nobody has the chunk or is fetching it. */
   #choose(entry: Entry, own: Member | undefined, before: number): Member[] {
     const { members, root } = entry;
@@ -203,14 +204,16 @@ class TreeLedger implements ClaimLedger {
 
   #point(entry: Entry, known: Member | undefined, peer: Peer, [first]: readonly Member[]): void {
     const own = known ?? this.#join(entry, peer, 'coming');
-    if (first !== undefined) first.load += 1;
+    if (first !== undefined) addLoad(entry, first, 1);
     if (own !== undefined) own.parent = first;
   }
 
   #join(entry: Entry, peer: Peer, state: Member['state']): Member | undefined {
     if (entry.members.length >= this.#limits.membersPerChunk || this.#members >= this.#limits.members) return undefined;
-    const member: Member = { peer, state, load: 0, parent: undefined };
+    const member: Member = { peer, state, load: 0, parent: undefined, at: entry.members.length };
     entry.members.push(member);
+    if (entry.index !== undefined) entry.index.added(member.at);
+    else if (member.at === UNINDEXED_MEMBERS) entry.index = new ClaimIndex(entry.members, this.#limits.fanout);
     this.#members += 1;
     return member;
   }
@@ -222,6 +225,7 @@ class TreeLedger implements ClaimLedger {
       // Those who wait for the former lease claim again, and then wait behind this one.
       this.#members -= entry.members.length;
       entry.members = [];
+      entry.index = undefined;
       own = undefined;
     }
     if (peer.leases < this.#limits.leasesPerPeer) own ??= this.#join(entry, peer, 'fetching');
@@ -230,11 +234,30 @@ class TreeLedger implements ClaimLedger {
       if (entry.members.length === 0) this.#entries.delete(chunk);
       return granted;
     }
-    Object.assign(own, { state: 'fetching', parent: undefined });
+    turn(entry, own, 'fetching');
+    own.parent = undefined;
     peer.leases += 1;
     Object.assign(entry, { root: own, grantedMs: nowMs, leaseEndsMs: nowMs + this.#limits.leaseMs });
     return granted;
   }
+}
+
+function memberOf({ members, index }: Entry, id: string): Member | undefined {
+  return index === undefined ? members.find(({ peer }) => peer.id === id) : members[index.placeOf(id)];
+}
+
+function turn({ index }: Entry, member: Member, state: Member['state']): void {
+  member.state = state;
+  index?.changed(member.at);
+}
+
+function addLoad({ index }: Entry, member: Member, more: number): void {
+  member.load += more;
+  index?.changed(member.at);
+}
+
+function leaveParent(entry: Entry, member: Member | undefined): void {
+  if (member?.parent !== undefined) addLoad(entry, member.parent, -1);
 }
 
 /** Keeps the `most` lowest ranks, in order. */

@@ -22,6 +22,12 @@ export const NEIGHBOUR_LIMITS = {
   maxRemembered: 4_096,
   /** Neighbours asked for one chunk before it counts as missing: each costs a round trip at worst. */
   maxAsked: 4,
+  /**
+   * Neighbours that may answer "busy" to a request nobody waits for before the chunk is claimed: in a crowd all are busy,
+   * and the claim says who is not. Half the messages, the same start times; a read that somebody waits for tries on,
+   * without that starts took 15 to 30 % longer (docs/studies/flash-crowd.md).
+   */
+  maxRefusals: 1,
   /** How long "nobody has it" is believed, ms: shorter than it takes to announce a new chunk. */
   negativeMs: 1_000,
   /** Remembered "nobody has it" answers: 200 B each. */
@@ -50,6 +56,8 @@ export const SESSION_LIMITS = {
   mapDeadlineMs: 1_000,
   /** After so many lookups in a row that found nobody, only some chunks of the blob are looked up. */
   emptyFinds: 32,
+  /** After so many chunks of a blob in a row that neighbours were too busy for, prefetch asks unclaimed for some only, */
+  refusedInRow: 4,
   /** … each this many-th: an image that shares nothing costs few messages, one that does is noticed. */
   sampleEach: 8,
 } as const;

@@ -99,7 +99,7 @@ class Scores implements NeighbourScores {
   }
 
   ended(id: string, outcome: Outcome | undefined, nowMs: number): void {
-    const record = this.#recordOf(id);
+    const record = this.#records.get(id) ?? this.#recordOf(id);
     record.active = Math.max(0, record.active - 1);
     if (outcome === undefined) return;
     const failed = outcome.kind === 'failed' || outcome.kind === 'corrupt';

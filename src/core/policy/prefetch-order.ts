@@ -66,7 +66,7 @@ function* pieces(first: number, end: number, runBytes: number): Generator<ByteRa
 
 /** In place, as the seed has it. */
 function shuffled<T extends { readonly length: number; [index: number]: U }, U>(items: T, seed: string): T {
-  const next = generator(seed);
+  const next = seededNumbers(seed);
   for (let last = items.length - 1; last > 0; last -= 1) {
     const other = next() % (last + 1);
     const moved = items[last] as U;
@@ -77,7 +77,7 @@ function shuffled<T extends { readonly length: number; [index: number]: U }, U>(
 }
 
 /** Numbers below 2^32 that depend on the text only: FNV-1a for the start, then a 32-bit mix of a counter. */
-function generator(seed: string): () => number {
+export function seededNumbers(seed: string): () => number {
   let state = 0x811c9dc5;
   for (let at = 0; at < seed.length; at += 1) state = Math.imul(state ^ seed.charCodeAt(at), 0x01000193);
   return () => {

@@ -38,10 +38,12 @@ const SLACK_BYTES = 256 * 1024;
  */
 export function createReadahead(init: {
   deviceSize: number;
+  /** Leading bytes that are fetched anyway because the image marks them: a read inside asks for nothing beyond them. */
+  markedBytes?: number;
   minWindowBytes?: number;
   maxWindowBytes?: number;
 }): Readahead {
-  const { deviceSize, minWindowBytes = MIN_WINDOW_BYTES, maxWindowBytes = MAX_WINDOW_BYTES } = init;
+  const { deviceSize, markedBytes = 0, minWindowBytes = MIN_WINDOW_BYTES, maxWindowBytes = MAX_WINDOW_BYTES } = init;
   /** Most recently used first. */
   const streams: Stream[] = [];
 
@@ -73,7 +75,8 @@ export function createReadahead(init: {
       if (stream.window > 0 && stream.ahead - end >= stream.window / 2) return undefined;
       const wanted = stream.window === 0 ? Math.max(minWindowBytes, fault.length) : 2 * stream.window;
       stream.window = Math.min(maxWindowBytes, wanted);
-      const target = Math.min(deviceSize, end + stream.window, stream.ahead + Math.max(0, allowance));
+      const limit = end <= markedBytes ? markedBytes : deviceSize;
+      const target = Math.min(limit, end + stream.window, stream.ahead + Math.max(0, allowance));
       if (target <= stream.ahead) return undefined;
       const ahead = { offset: stream.ahead, length: target - stream.ahead };
       stream.ahead = target;

@@ -28,9 +28,19 @@ export interface UploadQueue<T extends Upload> {
   readonly queued: number;
 }
 
-/** `bytesPerSecond` 0: no limit. */
-export function createUploadQueue<T extends Upload>(init: { bytesPerSecond: number; slots?: number }): UploadQueue<T> {
-  return new FairQueue<T>(init.bytesPerSecond / 1_000, init.slots ?? UPLOAD_LIMITS.slots);
+/** What an upload queue goes by: UPLOAD_LIMITS where nothing else is said. */
+export interface UploadQueueInit {
+  /** 0: no limit. */
+  readonly bytesPerSecond: number;
+  readonly slots?: number;
+  /** Other limits, e.g. of a simulation in which one upload stands for several. */
+  readonly limits?: Partial<Record<keyof typeof UPLOAD_LIMITS, number>>;
+}
+
+/** An empty queue. */
+export function createUploadQueue<T extends Upload>(init: UploadQueueInit): UploadQueue<T> {
+  const limits = { ...UPLOAD_LIMITS, ...init.limits };
+  return new FairQueue<T>(init.bytesPerSecond / 1_000, { ...limits, slots: init.slots ?? limits.slots });
 }
 
 interface Peer<T> {
@@ -43,7 +53,7 @@ interface Peer<T> {
 
 class FairQueue<T extends Upload> implements UploadQueue<T> {
   readonly #bytesPerMs: number;
-  readonly #slots: number;
+  readonly #limits: Record<keyof typeof UPLOAD_LIMITS, number>;
   readonly #peers = new Map<string, Peer<T>>();
   #turn = 0;
   #active = 0;
@@ -54,9 +64,9 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
   #credit: number;
   #creditAtMs: number | undefined;
 
-  constructor(bytesPerMs: number, slots: number) {
+  constructor(bytesPerMs: number, limits: Record<keyof typeof UPLOAD_LIMITS, number>) {
     this.#bytesPerMs = bytesPerMs;
-    this.#slots = slots;
+    this.#limits = limits;
     this.#credit = this.#burst;
   }
 
@@ -69,8 +79,8 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
   }
 
   add(upload: T, nowMs: number): number | undefined {
-    const { queued, queuedPerPeer, maxQueueMs, retryAfterMs } = UPLOAD_LIMITS;
-    const { undirected, undirectedRetryMs } = UPLOAD_LIMITS;
+    const { queued, queuedPerPeer, maxQueueMs, retryAfterMs } = this.#limits;
+    const { undirected, undirectedRetryMs } = this.#limits;
     if (upload.directed === false && this.#active + this.#queued >= undirected) return undirectedRetryMs;
     const known = this.#peers.get(upload.peer);
     const ofPeer = known === undefined ? 0 : known.demand.length + known.prefetch.length;
@@ -88,7 +98,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
   }
 
   next(nowMs: number): T | undefined {
-    if (this.#queued === 0 || this.#active >= this.#slots) return undefined;
+    if (this.#queued === 0 || this.#active >= this.#limits.slots) return undefined;
     this.#earn(nowMs);
     if (this.#bytesPerMs > 0 && this.#credit <= 0) return undefined;
     const upload = this.#pick('demand') ?? (this.#prefetchMayStart() ? this.#pick('prefetch') : undefined);
@@ -100,7 +110,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
   }
 
   waitMs(nowMs: number): number | undefined {
-    if (this.#queued === 0 || this.#bytesPerMs === 0 || this.#active >= this.#slots) return undefined;
+    if (this.#queued === 0 || this.#bytesPerMs === 0 || this.#active >= this.#limits.slots) return undefined;
     this.#earn(nowMs);
     return this.#credit > 0 ? undefined : -this.#credit / this.#bytesPerMs + 1;
   }
@@ -125,7 +135,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
   }
 
   get #burst(): number {
-    return this.#bytesPerMs * UPLOAD_LIMITS.burstMs;
+    return this.#bytesPerMs * this.#limits.burstMs;
   }
 
   #earn(nowMs: number): void {
@@ -135,7 +145,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
   }
 
   #prefetchMayStart(): boolean {
-    return this.#active < Math.max(1, this.#slots - UPLOAD_LIMITS.demandSlots);
+    return this.#active < Math.max(1, this.#limits.slots - this.#limits.demandSlots);
   }
 
   #pick(urgency: 'demand' | 'prefetch'): T | undefined {
@@ -147,7 +157,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
     }
     const upload = best?.[urgency][0];
     if (best === undefined || upload === undefined) return undefined;
-    const room = UPLOAD_LIMITS.inFlightBytes - this.#activeBytes;
+    const room = this.#limits.inFlightBytes - this.#activeBytes;
     if (upload.bytes > room && this.#active > 0) return undefined;
     best[urgency].shift();
     this.#queued -= 1;

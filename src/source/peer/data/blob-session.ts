@@ -2,6 +2,7 @@ import type { Clock } from '../../../clock.ts';
 import type { ChunkTable } from '../../../core/chunk-table.ts';
 import type { Digest } from '../../../core/digest.ts';
 import { SESSION_LIMITS } from '../../../core/policy/neighbour-limits.ts';
+import { createSampling } from '../../../core/policy/sampling.ts';
 import type { HaveMap, Neighbour, PeerDirectory } from '../directory.ts';
 
 /** What is known of who holds which chunk of one blob. Hints: wrong ones cost a round trip. */
@@ -21,6 +22,10 @@ export interface BlobSession {
   /** Whether the directory is worth asking for one more chunk, given how that went so far. */
   worthFinding(): boolean;
   foundAny(any: boolean): void;
+  /** Whether neighbours are worth asking for one more chunk that no claim directs to them, given how that went so far. */
+  worthAsking(): boolean;
+  /** A neighbour gave the chunk, or was too busy to. */
+  answered(gave: boolean): void;
 }
 
 interface Member {
@@ -48,7 +53,8 @@ class Session implements BlobSession {
   /** Waits for the first bitmaps, by what to call when one comes. */
   readonly #waiting = new Set<() => void>();
   readonly #readyAtMs: number;
-  #emptyFinds = 0;
+  readonly #finds = createSampling({ failures: SESSION_LIMITS.emptyFinds, each: SESSION_LIMITS.sampleEach });
+  readonly #asks = createSampling({ failures: SESSION_LIMITS.refusedInRow, each: SESSION_LIMITS.sampleEach });
 
   constructor(
     components: { directory: PeerDirectory; clock: Clock; random: () => number },
@@ -122,15 +128,19 @@ class Session implements BlobSession {
   }
 
   worthFinding(): boolean {
-    const { emptyFinds, sampleEach } = SESSION_LIMITS;
-    if (this.#emptyFinds < emptyFinds) return true;
-    this.#emptyFinds += 1;
-    return this.#emptyFinds % sampleEach === 0;
+    return this.#finds.worthTrying();
   }
 
   foundAny(any: boolean): void {
-    if (any) this.#emptyFinds = 0;
-    else if (this.#emptyFinds < SESSION_LIMITS.emptyFinds) this.#emptyFinds += 1;
+    this.#finds.tried(any);
+  }
+
+  worthAsking(): boolean {
+    return this.#asks.worthTrying();
+  }
+
+  answered(gave: boolean): void {
+    this.#asks.tried(gave);
   }
 
   #isYoung(): boolean {

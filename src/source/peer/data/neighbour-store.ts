@@ -100,14 +100,32 @@ class Neighbours implements NeighbourStore {
     if (this.#closed) throw new ShoalError('UNAVAILABLE', 'the swarm is closed');
     if (this.#components.directory.peers().length === 0) throw chunkMissing(ref, 'there are no neighbours');
     const { search, stop, session } = this.#search(ref, options);
+    const nobodyWaits = (): boolean => options.urgency === 'prefetch';
+    if (nobodyWaits() && !session.worthAsking()) {
+      throw chunkMissing(ref, 'neighbours were too busy of late: a claim says whom to ask');
+    }
     let asked = 0;
+    let refusals = 0;
     const next = async (hedge: boolean): Promise<Attempt<Chunk> | undefined> => {
-      if (asked >= NEIGHBOUR_LIMITS.maxAsked) return undefined;
+      const isRefused = nobodyWaits() && refusals >= NEIGHBOUR_LIMITS.maxRefusals;
+      if (isRefused || asked >= NEIGHBOUR_LIMITS.maxAsked) return undefined;
       const holder = await search();
       if (holder === undefined) return undefined;
       asked += 1;
       if (hedge) this.#hedges += 1;
-      return (signal) => this.#ask(holder, ref, { options, signal, waitMs: 0, session });
+      return async (signal) => {
+        try {
+          const chunk = await this.#ask(holder, ref, { options, signal, waitMs: 0, session });
+          session.answered(true);
+          return chunk;
+        } catch (error) {
+          if (hasCode(error, 'UNAVAILABLE')) {
+            refusals += 1;
+            session.answered(false);
+          }
+          throw error;
+        }
+      };
     };
     try {
       const hedgeAfterMs = (): number | undefined =>

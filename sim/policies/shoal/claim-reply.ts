@@ -1,0 +1,18 @@
+import type { ShoalNode } from './node.ts';
+
+/** What a claimer is told, with hosts in place of names. */
+export type ClaimReply =
+  | { readonly kind: 'granted' }
+  | { readonly kind: 'ask'; readonly holders: readonly ShoalNode[] };
+
+/** A chunk table row as the swarm names it. */
+export interface Place {
+  readonly blob: number;
+  readonly row: number;
+}
+
+/** Chunks of one blob that are claimed at the same coordinator. */
+export interface Region {
+  readonly blob: number;
+  readonly region: number;
+}
