@@ -6,6 +6,7 @@ import { unmount as unmountPath } from '../kernel/mount-api.ts';
 import type { Logger } from '../log.ts';
 import { adoptErofs, type ErofsBacking, type MountedErofs, mountErofs } from '../mount/erofs.ts';
 import { findLeftovers, unmountAll as unmountLeftovers } from '../mount/recover.ts';
+import { diskReadAheadKb } from '../mount/superblock.ts';
 import { isMounted } from '../mount/table.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import { createBootstraps } from './bootstraps.ts';
@@ -107,7 +108,8 @@ export function createLazyRuns(
         image,
         devices: paths,
         target,
-        readAheadKb: init.readAheadKb,
+        // without a trap below it, reading is the disk's business
+        readAheadKb: direct ? Math.max(init.readAheadKb, diskReadAheadKb(init.root) ?? 0) : init.readAheadKb,
         backing: init.backing,
         directIo: direct,
       });

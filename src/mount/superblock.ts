@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync, writeFileSync } from 'node:fs';
 
 const EROFS_DIR = '/sys/fs/erofs';
 const BDI_DIR = '/sys/class/bdi';
@@ -35,6 +35,24 @@ export function setReadAhead(name: string, sizeKb: number): boolean {
     }
   }
   return false;
+}
+
+/** How far ahead the kernel reads on the disk that `path` lies on, in KiB; undefined when sysfs does not tell. */
+export function diskReadAheadKb(path: string): number | undefined {
+  const { dev } = statSync(path);
+  // the kernel's encoding of a device number for user space (linux/kdev_t.h, new_encode_dev)
+  const device = `${(dev >>> 8) & 0xfff}:${(dev & 0xff) | ((dev >>> 12) & 0xfff00)}`;
+  try {
+    // of a partition it is the disk's
+    const place = realpathSync(`/sys/dev/block/${device}`);
+    for (const queue of [`${place}/queue`, `${place}/../queue`, `${BDI_DIR}/${device}`]) {
+      const file = `${queue}/read_ahead_kb`;
+      if (existsSync(file)) return Number(readFileSync(file, 'utf8'));
+    }
+  } catch {
+    // a file system without a block device, or no sysfs
+  }
+  return undefined;
 }
 
 /** The file behind loop device `name` as the kernel names it, undefined when it has none. */

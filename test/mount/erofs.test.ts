@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { hasCode } from '../../src/errors.ts';
 import { adoptErofs, mountErofs } from '../../src/mount/erofs.ts';
+import { diskReadAheadKb } from '../../src/mount/superblock.ts';
 import { isMounted, listMounts } from '../../src/mount/table.ts';
 import { cannotMount, cannotRun, eventually, Lab, openFiles, readElsewhere, writeImage } from './mount-lab.ts';
 
@@ -254,4 +255,10 @@ test('setuid bits count on the mount', { skip, timeout: TIMEOUT }, async () => {
   const flags = execFileSync('findmnt', ['-no', 'VFS-OPTIONS', mounted.target], { encoding: 'utf8' }).trim();
   assert.equal(flags, 'ro,relatime');
   await mounted.unmount();
+});
+
+test('tells how far the kernel reads ahead on the disk of a path, and nothing where there is no disk', () => {
+  const kib = diskReadAheadKb('/var/tmp');
+  assert.ok(kib === undefined || (Number.isInteger(kib) && kib >= 0), String(kib));
+  assert.equal(diskReadAheadKb('/proc'), undefined);
 });
