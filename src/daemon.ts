@@ -37,6 +37,7 @@ import { createLazyRuns } from './lazy/runs.ts';
 import { createStartHints } from './lazy/start-hints.ts';
 import { createStatusSource } from './lazy/status-source.ts';
 import { swarmRoutes } from './lazy/swarm-routes.ts';
+import { registerSwarmTraffic, trafficOf } from './lazy/swarm-traffic.ts';
 import type { Logger } from './log.ts';
 import { createMetricsRegistry } from './metrics.ts';
 import { serveSnapshots } from './snapshot/grpc.ts';
@@ -216,6 +217,7 @@ export async function runDaemon(
     await runs.releaseUnowned(ownersOf(store, await mounts.list()));
     await mounts.restore();
 
+    const traffic = swarm === undefined ? undefined : () => trafficOf(swarm.plane.stats());
     const accounts = { sources, ledger, prefetcher, fetchedBytes };
 
     // The sockets, last: who connects finds everything ready.
@@ -224,9 +226,10 @@ export async function runDaemon(
     const snapshots = await serveSnapshots({ snapshotter, log }, { socket: config.snapshotter.socket });
     stack.defer(() => snapshots.close());
     stack.use(await serveConfiguredImages(config, { pulls: given.pulls, log }));
-    const source = createStatusSource({ ...accounts, blobs, runs, images, mounts, trap }, { root, reason });
+    const source = createStatusSource({ ...accounts, blobs, runs, images, mounts, trap, traffic }, { root, reason });
     const metrics = createMetricsRegistry();
     registerMetrics(metrics, { ...accounts, blobs, trap, faults, images });
+    if (traffic !== undefined) registerSwarmTraffic(metrics, traffic);
     const control = await startControlServer(
       {
         source,

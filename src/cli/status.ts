@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createControlClient } from '../control/client.ts';
-import type { ImageStatus, SourceStatus, StatusReport } from '../control/status.ts';
+import type { ImageStatus, SourceStatus, StatusReport, SwarmTraffic } from '../control/status.ts';
 import type { Command } from './command.ts';
 import { EXIT } from './exit-code.ts';
 import { bar, humanBytes, type Io, paint, percent, printable, table } from './output.ts';
@@ -51,6 +51,7 @@ export function renderStatus(report: StatusReport, io: Io, withLayers: boolean):
     ['bytes from', sources.length === 0 ? 'nowhere yet' : sources.join(', ')],
     ['network', `${humanBytes(report.fetchedBytes)} of compressed layers`],
     ['background', background(report.background)],
+    ...(report.swarm === undefined ? [] : [['neighbours', swarmLine(report.swarm)]]),
     ...report.mounts.map(({ reference, directory }) => ['mount', printable(`${directory}  ${reference}`)]),
   ]);
   const sourceTable = table(sourceRows(report.sources, io), [1, 2, 3, 4, 5]);
@@ -63,6 +64,17 @@ export function renderStatus(report: StatusReport, io: Io, withLayers: boolean):
     .filter(({ error }) => error !== undefined)
     .map(({ reference, error }) => `${paint(io, 'red', 'error')} ${printable(`${reference}: ${error}`)}\n`);
   return `${head}\n${sourceTable}\n${table([title, ...rows], [1, 2, 3])}${errors.join('')}`;
+}
+
+function swarmLine({ given, crossZone, corrupt, claims }: SwarmTraffic): string {
+  const outside = claims.hedged + claims.gaveUp;
+  return [
+    `${humanBytes(given.bytes)} given to them`,
+    `${claims.granted} chunks claimed and fetched for all`,
+    ...(outside === 0 ? [] : [`${outside} fetched although claimed by others`]),
+    ...(crossZone.fromBytes === 0 ? [] : [`${humanBytes(crossZone.fromBytes)} from other zones`]),
+    ...(corrupt === 0 ? [] : [`${corrupt} WRONG answers`]),
+  ].join(', ');
 }
 
 /** What each source did, under a title; none when there is none. */

@@ -14,6 +14,38 @@ export interface StatusReport {
   readonly fetchedBytes: number;
   /** Images mounted by hand. */
   readonly mounts: readonly MountStatus[];
+  /** Absent when the swarm is off. */
+  readonly swarm?: SwarmTraffic;
+}
+
+/** What was given to neighbours and how reads from them went, since the daemon started. */
+export interface SwarmTraffic {
+  /** Uncompressed chunk bytes, and answers: whole chunks, not here, too many ask, cut because too slow or gone. */
+  readonly given: {
+    readonly bytes: number;
+    readonly chunks: number;
+    readonly missing: number;
+    readonly busy: number;
+    readonly cut: number;
+  };
+  /** Of what came from neighbours and of what was given to them. */
+  readonly crossZone: { readonly fromBytes: number; readonly toBytes: number };
+  /** Answers that were not what was asked for; each banned its sender for a while. */
+  readonly corrupt: number;
+  /** Reads that asked a second neighbour because the first was slow. */
+  readonly hedges: number;
+  /** What claims before going outside came to, in chunks. */
+  readonly claims: {
+    /** Fetched from outside for all. */
+    readonly granted: number;
+    /** Served by the node whose claim it was. */
+    readonly waited: number;
+    /** Claimed anew because no holder yielded the chunk. */
+    readonly again: number;
+    /** Fetched from outside although another node was fetching it: beside it, and after waiting too long. */
+    readonly hedged: number;
+    readonly gaveUp: number;
+  };
 }
 
 /** What one source (`local`, `neighbour`, a mirror, `origin`) did. */

@@ -1,4 +1,4 @@
-import type { ImageStatus, LayerStatus, StatusReport, StatusSource } from '../control/status.ts';
+import type { ImageStatus, LayerStatus, StatusReport, StatusSource, SwarmTraffic } from '../control/status.ts';
 import type { BlobStore } from '../store/blob-store.ts';
 import type { SourceCounters } from '../store/count.ts';
 import type { FetchLedger } from '../store/ledger.ts';
@@ -20,11 +20,13 @@ interface StatusComponents {
   readonly ledger: Pick<FetchLedger, 'tallies'>;
   readonly prefetcher: Pick<Prefetcher, 'stats'>;
   fetchedBytes(): number;
+  /** Undefined when the swarm is off. */
+  readonly traffic?: (() => SwarmTraffic) | undefined;
 }
 
 /** Gathers what `shoal status` shows. */
 export function createStatusSource(components: StatusComponents, init: { root: string; reason: string }): StatusSource {
-  const { images, mounts, trap, sources } = components;
+  const { images, mounts, trap, sources, traffic } = components;
   const startedAt = new Date().toISOString();
   return {
     async status(): Promise<StatusReport> {
@@ -49,6 +51,7 @@ export function createStatusSource(components: StatusComponents, init: { root: s
           directory,
           manifestDigest,
         })),
+        ...(traffic === undefined ? {} : { swarm: traffic() }),
       };
     },
   };

@@ -27,6 +27,8 @@ interface Outcome {
   readonly registrySent: number;
   /** From the first pull to the last output. */
   readonly ms: number;
+  /** What claims came to on all hosts together, in chunks. */
+  readonly claims: Readonly<Record<string, number>>;
 }
 
 function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
@@ -56,10 +58,14 @@ async function measure(lab: LabHosts, work: (image: string) => Promise<unknown>)
     await work(`${lab.registry}/${images.estargz}`);
     ms = performance.now() - begun;
   });
-  return { bill, registrySent: (await lab.registrySent()) - sentBefore, ms };
+  const claims: Record<string, number> = {};
+  for (const { swarm } of await Promise.all(lab.hosts.map((host) => host.status()))) {
+    for (const [name, count] of Object.entries(swarm?.claims ?? {})) claims[name] = (claims[name] ?? 0) + count;
+  }
+  return { bill, registrySent: (await lab.registrySent()) - sentBefore, ms, claims };
 }
 
-function print(name: string, { bill, registrySent, ms }: Outcome): void {
+function print(name: string, { bill, registrySent, ms, claims }: Outcome): void {
   const { bytes, fetchedBytes, distinctBytes } = bill;
   const mib = (value = 0): string => `${(value / MIB).toFixed(1)} MiB`;
   console.log(`${name}: ${(ms / 1000).toFixed(1)} s`);
@@ -68,6 +74,7 @@ function print(name: string, { bill, registrySent, ms }: Outcome): void {
     `  from the registry ${mib(bytes.origin)}: ${((bytes.origin ?? 0) / distinctBytes).toFixed(4)} of them ` +
       `(${mib(fetchedBytes)} compressed; its interface sent ${mib(registrySent)}, with manifests, indexes and headers)`,
   );
+  console.log(`  claims ${JSON.stringify(claims)}`);
 }
 
 const alone = await lab(1, (one) => measure(one, (image) => start(one.hosts[0] as LabHost, image)));

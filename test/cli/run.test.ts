@@ -147,6 +147,13 @@ const REPORT: StatusReport = {
   background: { state: 'paused', layers: 2, bytes: 512 },
   fetchedBytes: 1024,
   mounts: [],
+  swarm: {
+    given: { bytes: 4096, chunks: 2, missing: 1, busy: 0, cut: 0 },
+    crossZone: { fromBytes: 1024, toBytes: 0 },
+    corrupt: 1,
+    hedges: 0,
+    claims: { granted: 3, waited: 5, again: 0, hedged: 1, gaveUp: 1 },
+  },
 };
 
 async function serveStatus(t: TestContext): Promise<string> {
@@ -169,6 +176,10 @@ test('status shows each image with its bytes here, in all, and where bytes came 
   assert.match(out, /^trap +fanotify \(it works\)$/m);
   assert.match(out, /^faults +3 cold, 4 warm, 0 denied$/m);
   assert.match(out, /^bytes from +origin 2\.0 KiB$/m);
+  assert.match(
+    out,
+    /^neighbours +4\.0 KiB given to them, 3 chunks claimed .*, 2 fetched although .*, 1\.0 KiB from other zones, 1 WRONG answers$/m,
+  );
   assert.match(out, /^background +512 B fetched ahead of readers, 2 layers to complete \(paused\)$/m);
   assert.match(out, /^origin +2 +2\.0 KiB +0 +1 SOURCE_FAILED +4\.5 ms$/m);
   assert.match(out, /^r\.example\/app:1 +1 of 2 +1\.0 KiB +4\.0 KiB +25 %$/m);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { createControlClient } from '../../src/control/client.ts';
 import type { ImageExplanation } from '../../src/control/explain.ts';
 import type { SwarmStatus } from '../../src/source/peer/swarm.ts';
 import { type LabHost, withHosts } from '../lab/hosts.ts';
@@ -125,6 +126,12 @@ test('neighbours that lie, die or are none', { skip, timeout: 20 * MINUTES }, as
         const explained = await reader.shoal.get<ImageExplanation>(`/v1/explain?target=${encodeURIComponent(image)}`);
         const use = explained.peers.find(({ peer }) => peer === id);
         assert.deepEqual([use?.chunks, (use?.others.CHUNK_CORRUPT ?? 0) > 0], [0, true], JSON.stringify(use));
+        const { swarm } = await reader.status();
+        assert.ok((swarm?.corrupt ?? 0) > 0, JSON.stringify(swarm));
+        const metrics = await createControlClient({ socket: reader.shoal.control }).metrics();
+        assert.match(metrics, new RegExp(`^shoal_swarm_corrupt_total ${swarm?.corrupt}$`, 'm'));
+        const given = (await honest.status()).swarm?.given;
+        assert.ok((given?.chunks ?? 0) > 0 && (given?.bytes ?? 0) > 0, JSON.stringify(given));
       });
 
       await t.test('a neighbour that is killed in the middle of a transfer costs time only', async () => {
