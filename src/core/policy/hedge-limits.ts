@@ -22,14 +22,14 @@ export const HEDGE_LIMITS = {
   /** Outside is asked this much later than a second neighbour would be, ms. */
   outsideAfterMs: 100,
   /**
-   * Second reads from outside per read that ended, of all nodes together: when N nodes read the same image, what hedges
-   * add to the registry's load stays below 3 % of the image.
+   * Bytes of second reads from outside per byte read, of all nodes together: when N nodes read the same image, what hedges
+   * add to the registry's load stays below 3 % of the image. Bytes, not reads: it is the large chunks that are waited for.
    */
-  outsidePerRead: 0.03,
-  /** Saved up at most: a burst after a quiet time. */
-  outsideBurst: 4,
-  /** There from the start, for all nodes together. */
-  outsideFirst: 2,
+  outsidePerByte: 0.03,
+  /** Saved up by one node at most, bytes: a burst after a quiet time. */
+  outsideBurstBytes: 4 * 1024 * 1024,
+  /** There from the start, for all nodes together, bytes. */
+  outsideFirstBytes: 512 * 1024,
   /** While nothing is known of the outside, it is assumed to take this long, ms. */
   outsideUnknownMs: 1_000,
 } as const;

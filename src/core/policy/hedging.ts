@@ -17,7 +17,7 @@ export interface Hedging {
   /**
    * True when a second read from outside may start for a chunk that is waited for since `waitedMs`: outside would have
    * been faster, as far as is known, and the budget has enough left, which is taken. `chunks`: how many are fetched with
-   * it, because they share its extent.
+   * it, because they share its extent; about as long as this one.
    */
   takeOutside(bytes: number, waitedMs: number, chunks: number): boolean;
 }
@@ -25,13 +25,13 @@ export interface Hedging {
 /** A hedging policy that knows nothing yet. `sharers`: nodes of the swarm, this one included, which share the budget. */
 export function createHedging({ sharers }: { sharers: () => number }): Hedging {
   const windows = { neighbour: createLatencyWindow(), outside: createLatencyWindow() };
-  const { quantile, outsideBurst, outsidePerRead } = HEDGE_LIMITS;
+  const { quantile, outsideBurstBytes, outsidePerByte } = HEDGE_LIMITS;
   let budget = 0;
   let first: number | undefined;
   return {
     note(kind, bytes, ms) {
       windows[kind].note(bytes, ms);
-      budget = Math.min(outsideBurst, budget + outsidePerRead / Math.max(1, sharers()));
+      budget = Math.min(outsideBurstBytes, budget + (outsidePerByte * bytes) / Math.max(1, sharers()));
     },
     neighbourDelayMs(bytes) {
       const usual = windows.neighbour.quantile(bytes, quantile) ?? HEDGE_LIMITS.neighbourUnknownMs;
@@ -49,12 +49,12 @@ export function createHedging({ sharers }: { sharers: () => number }): Hedging {
     takeOutside(bytes, waitedMs, chunks) {
       // Not before the swarm is known: a crowd shares this as well.
       if (first === undefined) {
-        first = Math.min(1, HEDGE_LIMITS.outsideFirst / Math.max(1, sharers()));
+        first = HEDGE_LIMITS.outsideFirstBytes / Math.max(1, sharers());
         budget += first;
       }
       const usual = windows.outside.quantile(bytes, 0.5) ?? HEDGE_LIMITS.outsideUnknownMs;
-      if (usual > waitedMs || budget < chunks) return false;
-      budget -= chunks;
+      if (usual > waitedMs || budget < bytes * chunks) return false;
+      budget -= bytes * chunks;
       return true;
     },
   };

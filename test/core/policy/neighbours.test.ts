@@ -141,7 +141,7 @@ test('second reads from outside are for when it would be faster, and few', () =>
   const hedging = createHedging({ sharers: () => 8 });
   for (let round = 0; round < 8; round += 1) hedging.note('outside', MIB, 300);
   assert.equal(hedging.takeOutside(MIB, 299, 1), false);
-  assert.equal(hedging.takeOutside(MIB, 300, 1), false, 'of two that are free each of eight nodes has a quarter');
+  assert.equal(hedging.takeOutside(MIB, 300, 1), false, 'what is free for eight nodes is not enough for one');
   let taken = 0;
   for (let read = 0; read < 10_000; read += 1) {
     hedging.note('neighbour', MIB, 5);
@@ -152,9 +152,9 @@ test('second reads from outside are for when it would be faster, and few', () =>
 
   const alone = createHedging({ sharers: () => 2 });
   assert.equal(alone.takeOutside(MIB, 999, 1), false, 'a second is assumed while nothing is known');
-  assert.equal(alone.takeOutside(MIB, 1_000, 2), false, 'two chunks cost two');
-  assert.equal(alone.takeOutside(MIB, 1_000, 1), true);
-  assert.equal(alone.takeOutside(MIB, 1_000, 1), false);
+  assert.equal(alone.takeOutside(MIB / 4, 1_000, 2), false, 'two chunks cost two');
+  assert.equal(alone.takeOutside(MIB / 4, 1_000, 1), true);
+  assert.equal(alone.takeOutside(MIB / 4, 1_000, 1), false);
 });
 
 test('what nobody had is believed for a while, and not more than so many are remembered', () => {
