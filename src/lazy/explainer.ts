@@ -90,6 +90,8 @@ function findImage(
 async function explainImage(components: Components, image: ImageRecord): Promise<ExplainReport> {
   const { ledger } = components;
   const blobs = new Set(image.layers.map(({ digest }) => digest));
+  // the manifest is asked of neighbours as well
+  if (image.manifestDigest !== undefined) blobs.add(image.manifestDigest);
   const records = ledger.recent(({ blob }) => blobs.has(blob), Number.POSITIVE_INFINITY);
   const layers = image.layers.map(async (layer) =>
     factsOf(layer, layer.lazy ? await components.blobs.open(layer.digest) : undefined),

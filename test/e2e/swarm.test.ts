@@ -125,7 +125,8 @@ test('neighbours that lie, die or are none', { skip, timeout: 20 * MINUTES }, as
         );
         const explained = await reader.shoal.get<ImageExplanation>(`/v1/explain?target=${encodeURIComponent(image)}`);
         const use = explained.peers.find(({ peer }) => peer === id);
-        assert.deepEqual([use?.chunks, (use?.others.CHUNK_CORRUPT ?? 0) > 0], [0, true], JSON.stringify(use));
+        // it may have lied about the manifest or an index already, and then was not asked for a chunk
+        assert.equal(use?.chunks ?? 0, 0, JSON.stringify(use));
         const { swarm } = await reader.status();
         assert.ok((swarm?.corrupt ?? 0) > 0, JSON.stringify(swarm));
         const metrics = await createControlClient({ socket: reader.shoal.control }).metrics();

@@ -23,7 +23,12 @@ import { createDocuments, type Documents } from './documents.ts';
 import { hedged } from './hedged.ts';
 import type { TlsIdentity } from './identity.ts';
 import { indexKey, type SharedIndexes } from './index-request.ts';
-import { createNeighbourStore, type NeighbourStore, type SwarmDownloadStats } from './neighbour-store.ts';
+import {
+  createNeighbourStore,
+  type NeighbourStore,
+  type NeighbourStoreComponents,
+  type SwarmDownloadStats,
+} from './neighbour-store.ts';
 
 /** Everything that moves chunks between this node and its neighbours, put together. */
 export interface DataPlane {
@@ -92,10 +97,10 @@ export function createDataPlane(
   const table = (blob: Digest): ChunkTable | undefined => blobs.opened(blob)?.table;
   const hedging = createHedging({ sharers: () => directory.peers().length + 1 });
   const client = createChunkClient({ identity });
-  const neighbours = createNeighbourStore({
-    ...{ directory, client, table, hedging, clock, log },
-    answered: ({ id }, digest, answer) => ledger?.answered(digest, { source: counters.name, peer: id, ...answer }),
-  });
+  const answered: NeighbourStoreComponents['answered'] = ({ id }, digest, answer) =>
+    ledger?.answered(digest, { source: counters.name, peer: id, ...answer });
+  const neighbours = createNeighbourStore({ directory, client, table, hedging, clock, log, answered });
+  const watched = (inner: ChunkStore): ChunkStore => ledger?.watch(inner) ?? inner;
   const counted = (inner: ChunkStore): ChunkStore => {
     const counting = count({ clock, inner }, counters);
     return ledger === undefined ? counting : ledger.source(counters.name, counting);
@@ -114,12 +119,12 @@ export function createDataPlane(
   };
   const swarm = hedged({ neighbours: counted(neighbours), outside, hedging, clock, chunksWith });
   const all = withoutDigest(outside, route(components.own ?? local, swarm, claims));
-  const inner = dedup(ledger === undefined ? all : ledger.watch(all));
+  const inner = dedup(watched(all));
   const cascade = createSharingStore({ inner, local, blobs, shareable });
   const documents =
     components.documents === undefined
       ? undefined
-      : createDocuments({ ...components.documents, directory, client, counted, log });
+      : createDocuments({ ...components.documents, ...{ directory, client, counted, watched, answered, clock, log } });
   const chunks = documents?.serving(cascade.shared) ?? cascade.shared;
   const server: ChunkServer = createChunkServer(
     { directory, chunks, identity, clock, log, ...pick(components.indexes) },
@@ -145,7 +150,11 @@ export function createDataPlane(
     },
     documents,
     start: () => server.start(),
-    stats: () => ({ downloads: neighbours.stats(), uploads: server.stats(), claims: claims.stats() }),
+    stats() {
+      const downloads = neighbours.stats();
+      const corrupt = downloads.corrupt + (documents?.corrupt ?? 0);
+      return { downloads: { ...downloads, corrupt }, uploads: server.stats(), claims: claims.stats() };
+    },
     async stop() {
       await server.stop();
       await cascade.close();

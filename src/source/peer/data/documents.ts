@@ -1,3 +1,4 @@
+import type { Clock } from '../../../clock.ts';
 import type { Chunk } from '../../../core/chunk.ts';
 import { type Digest, digestAlgorithm } from '../../../core/digest.ts';
 import { orAborted } from '../../../core/or-aborted.ts';
@@ -11,6 +12,7 @@ import { verifyChunk } from '../../../store/verify-chunk.ts';
 import type { ClaimRequest, Neighbour, PeerDirectory } from '../directory.ts';
 import type { ChunkClient } from './chunk-client.ts';
 import { DATA_LIMITS } from './limits.ts';
+import type { NeighbourStoreComponents } from './neighbour-store.ts';
 
 /** What a document is wanted for. */
 export interface DocumentUse {
@@ -37,6 +39,8 @@ export interface Documents {
   find(digest: Digest, use: DocumentUse): Promise<FoundDocument>;
   /** `find`, else `fetch`, which throws what it likes; fetched bytes are kept. */
   through(digest: Digest, use: DocumentUse, fetch: () => Promise<Uint8Array>): Promise<Uint8Array>;
+  /** Answers that were not the document; each banned its sender. */
+  readonly corrupt: number;
 }
 
 /** What the documents' owner needs. */
@@ -44,8 +48,11 @@ export interface DocumentsComponents {
   readonly store: DocumentStore;
   readonly directory: PeerDirectory;
   readonly client: ChunkClient;
-  /** Goes around what neighbours give: counts. */
+  /** Goes around what neighbours give: counts, and remembers for `shoal explain`. */
   readonly counted: (inner: ChunkStore) => ChunkStore;
+  readonly watched: (inner: ChunkStore) => ChunkStore;
+  readonly answered: NeighbourStoreComponents['answered'];
+  readonly clock: Clock;
   /** Whether documents of this image must stay here (S13); then neighbours are not asked either. */
   readonly isPrivate: (image: string) => boolean;
   readonly log: Logger;
@@ -70,6 +77,7 @@ class SwarmDocuments implements Documents {
   readonly #components: DocumentsComponents;
   /** Those this node is getting, for neighbours and other reads that wait. */
   readonly #coming = new Map<Digest, PromiseWithResolvers<void>>();
+  corrupt = 0;
 
   constructor(components: DocumentsComponents) {
     this.#components = components;
@@ -206,19 +214,29 @@ class SwarmDocuments implements Documents {
   }
 
   async #ask(neighbour: Neighbour, digest: Digest, use: DocumentUse, waitMs: number): Promise<Chunk | undefined> {
-    const { client, counted, directory, log } = this.#components;
+    const { answered, client, clock, counted, directory, log, watched } = this.#components;
     const { maxDocumentBytes, documentWaitMs } = DATA_LIMITS;
     let length = 0;
-    const store = counted({
+    const single: ChunkStore = {
       has: () => false,
       get: async (_, { signal }) => {
         const options = { signal, urgency: 'demand', waitMs, isAtMost: true } as const;
-        const { chunk } = await client.fetch(neighbour, { digest, length: maxDocumentBytes }, options);
-        length = chunk.bytes.byteLength;
-        return chunk;
+        const startedMs = clock.nowMs();
+        const told = (answer: { error?: unknown }): void =>
+          answered?.(neighbour, digest, { ...answer, ms: clock.nowMs() - startedMs });
+        try {
+          const { chunk } = await client.fetch(neighbour, { digest, length: maxDocumentBytes }, options);
+          length = chunk.bytes.byteLength;
+          told({});
+          return chunk;
+        } catch (error) {
+          told({ error });
+          throw error;
+        }
       },
       async close() {},
-    });
+    };
+    const store = watched(counted(single));
     const ref = {
       ...{ digest, blob: use.subject, index: 0 },
       // As long as it turns out to be.
@@ -232,6 +250,7 @@ class SwarmDocuments implements Documents {
     } catch (error) {
       use.signal.throwIfAborted();
       if (hasCode(error, 'CHUNK_CORRUPT')) {
+        this.corrupt += 1;
         log.warn('neighbour sent wrong bytes, it is banned', { peer: neighbour.id, document: digest });
         directory.ban(neighbour.id, { reason: `wrong bytes for ${digest}`, forMs: NEIGHBOUR_LIMITS.banMs });
       }
