@@ -42,14 +42,16 @@ export async function inflateOnThread(input: Uint8Array, output: Uint8Array, sta
   view.setUint32(STREAM.availIn, input.byteLength - skipped, true);
   view.setBigUint64(STREAM.nextOut, addressOf(output), true);
   view.setUint32(STREAM.availOut, output.byteLength, true);
-  const result = await callOnThread<number>(lib.inflate, stream, Z.NO_FLUSH);
-  const inflated = {
-    taken: input.byteLength - view.getUint32(STREAM.availIn, true),
-    made: output.byteLength - view.getUint32(STREAM.availOut, true),
-    ended: result === Z.STREAM_END,
-    damaged: result !== Z.OK && result !== Z.STREAM_END && result !== Z.BUF_ERROR,
-  };
-  if (kept.length < MAX_KEPT_STREAMS) kept.push(open);
-  else lib.end(stream);
-  return inflated;
+  try {
+    const result = await callOnThread<number>(lib.inflate, stream, Z.NO_FLUSH);
+    return {
+      taken: input.byteLength - view.getUint32(STREAM.availIn, true),
+      made: output.byteLength - view.getUint32(STREAM.availOut, true),
+      ended: result === Z.STREAM_END,
+      damaged: result !== Z.OK && result !== Z.STREAM_END && result !== Z.BUF_ERROR,
+    };
+  } finally {
+    if (kept.length < MAX_KEPT_STREAMS) kept.push(open);
+    else lib.end(stream);
+  }
 }

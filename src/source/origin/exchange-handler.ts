@@ -68,6 +68,8 @@ export class ExchangeHandler implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Uint8Array): void {
+    // The buffer may be somebody else's by now.
+    if (this.#settled && this.#kind !== 'discard') return;
     const end = this.#filled + chunk.byteLength;
     if (end > this.#limit) {
       if (this.#kind === 'discard') controller.abort(new Error('body not wanted'));
