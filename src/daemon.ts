@@ -78,7 +78,7 @@ export async function runDaemon(
   const { root } = config;
   const stack = new AsyncDisposableStack();
   try {
-    const trimming = setInterval(() => trimBytes() > 0 && returnFreeMemory(), TRIM_EVERY_MS).unref();
+    const trimming = setInterval(() => trimBytes() > 0 && void returnFreeMemory(), TRIM_EVERY_MS).unref();
     stack.defer(() => clearInterval(trimming));
     // State: one database and the blob store, both below the root.
     await makeRoot(root);

@@ -24,7 +24,10 @@ const shelves = new Map<number, Shelf>();
 const lent = new WeakSet<ArrayBufferLike>();
 let keptBytes = 0;
 
-/** `length` bytes with anything in them. Whoever has them to himself at the end gives them back with `freeBytes`, or lets them be collected. */
+/**
+ * `length` bytes with anything in them. Whoever has them to himself at the end gives them back with `freeBytes`, or lets
+ * them be collected.
+ */
 export function takeBytes(length: number): Uint8Array<ArrayBuffer> {
   if (length < MIN_BYTES || length > MAX_BYTES) return Buffer.allocUnsafeSlow(length);
   const size = sizeFor(length);

@@ -1,23 +1,12 @@
-import koffi from 'koffi';
 import { ShoalError } from '../errors.ts';
-import { callOnThread, type ThreadCallable } from './thread-call.ts';
-import { type StreamBuffer, streamBuffer } from './zstd.ts';
-
-interface Zstd {
-  readonly create: () => unknown;
-  readonly free: (context: unknown) => unknown;
-  readonly reset: (context: unknown, directive: number) => unknown;
-  readonly decompress: ThreadCallable;
-  readonly stream: ThreadCallable;
-  readonly isError: (code: number | bigint) => number;
-}
+import { callOnThread } from './thread-call.ts';
+import { loadZstd, type StreamBuffer, streamBuffer, type Zstd } from './zstd.ts';
 
 /** Decoders kept for the next call, about 100 KiB each. */
 const MAX_KEPT_CONTEXTS = 8;
 const kept: unknown[] = [];
 /** ZSTD_reset_session_only. */
 const RESET_SESSION = 1;
-let zstd: Zstd | undefined;
 
 /**
  * Decodes zstd frames from `input` into `output`, on the thread pool, until that is full, the input used up or `maxFrames`
@@ -35,7 +24,7 @@ export async function zstdOnThread(
   if (context === null) throw new ShoalError('UNAVAILABLE', 'zstd does not start');
   try {
     const sizes = [output, output.byteLength, input, input.byteLength];
-    const whole = await callOnThread<number | bigint>(lib.decompress, context, ...sizes);
+    const whole = await callOnThread<number | bigint>(lib.decodeWhole, context, ...sizes);
     if (lib.isError(whole) === 0) return Number(whole);
     // More than fits, perhaps: without an end to run to, a window must be kept, and each frame takes a call.
     return await decodeStream(lib, context, { input, output, maxFrames });
@@ -55,29 +44,11 @@ async function decodeStream(
   const [from, to] = [input, output].map(streamBuffer) as [StreamBuffer, StreamBuffer];
   for (let frames = 0; frames < maxFrames; ) {
     const before = from.position() + to.position();
-    const result = await callOnThread<number | bigint>(lib.stream, context, to.bytes, from.bytes);
+    const result = await callOnThread<number | bigint>(lib.decode, context, to.bytes, from.bytes);
     if (lib.isError(result) !== 0) return undefined;
     if (Number(result) === 0) frames += 1;
     const isStuck = from.position() + to.position() === before;
     if (isStuck || to.position() === output.byteLength || from.position() === input.byteLength) break;
   }
   return to.position();
-}
-
-function loadZstd(): Zstd {
-  if (zstd !== undefined) return zstd;
-  try {
-    const node = koffi.load(null);
-    zstd = {
-      create: node.func('ZSTD_createDCtx', 'void *', []),
-      free: node.func('ZSTD_freeDCtx', 'size_t', ['void *']),
-      decompress: node.func('ZSTD_decompressDCtx', 'size_t', ['void *', 'void *', 'size_t', 'void *', 'size_t']),
-      reset: node.func('ZSTD_DCtx_reset', 'size_t', ['void *', 'int']),
-      stream: node.func('ZSTD_decompressStream', 'size_t', ['void *', 'void *', 'void *']),
-      isError: node.func('ZSTD_isError', 'uint', ['size_t']),
-    };
-    return zstd;
-  } catch (cause) {
-    throw new ShoalError('UNAVAILABLE', 'this Node.js does not export zstd', { cause });
-  }
 }

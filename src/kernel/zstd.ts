@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import { ShoalError } from '../errors.ts';
+import type { ThreadCallable } from './thread-call.ts';
 import type { Place } from './zlib.ts';
 
 /** What one call of `ZstdDecoder.run` came to. */
@@ -22,10 +23,15 @@ const BUFFER_BYTES = 24;
 const POSITION_AT = 16;
 const SIZE_AT = 8;
 
-interface Zstd {
+/** zstd's own functions; a decoder of streams and one of whole frames are the same thing to it (`ZSTD_DCtx`). */
+export interface Zstd {
   create(): unknown;
   free(decoder: unknown): number;
-  decode(decoder: unknown, output: Uint8Array, input: Uint8Array): number | bigint;
+  /** Forgets the frame under way. */
+  reset(decoder: unknown, directive: number): unknown;
+  readonly decode: ((decoder: unknown, output: Uint8Array, input: Uint8Array) => number | bigint) & ThreadCallable;
+  /** Decoder, output and its length, input and its length. */
+  readonly decodeWhole: ThreadCallable;
   isError(code: number | bigint): number;
 }
 
@@ -90,14 +96,17 @@ function emptyBuffer(): StreamBuffer {
   };
 }
 
-function loadZstd(): Zstd {
+/** Throws UNAVAILABLE. */
+export function loadZstd(): Zstd {
   if (zstd !== undefined) return zstd;
   try {
     const node = koffi.load(null);
     zstd = {
-      create: node.func('ZSTD_createDStream', 'void *', []),
-      free: node.func('ZSTD_freeDStream', 'size_t', ['void *']),
+      create: node.func('ZSTD_createDCtx', 'void *', []),
+      free: node.func('ZSTD_freeDCtx', 'size_t', ['void *']),
+      reset: node.func('ZSTD_DCtx_reset', 'size_t', ['void *', 'int']),
       decode: node.func('ZSTD_decompressStream', 'size_t', ['void *', 'void *', 'void *']),
+      decodeWhole: node.func('ZSTD_decompressDCtx', 'size_t', ['void *', 'void *', 'size_t', 'void *', 'size_t']),
       isError: node.func('ZSTD_isError', 'uint', ['size_t']),
     };
     return zstd;

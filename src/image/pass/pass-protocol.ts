@@ -8,7 +8,10 @@ export type PassCommand =
   | { readonly kind: 'end' }
   | { readonly kind: 'stop' };
 
-/** And back: each `bytes` is answered by `taken`, which brings them back, each pass that is not stopped ends with `result` or `error`. */
+/**
+ * And back: each `bytes` is answered by `taken`, which brings them back, each pass that is not stopped ends with `result` or
+ * `error`.
+ */
 export type PassNotice =
   | { readonly kind: 'taken'; readonly bytes: Uint8Array }
   | {
