@@ -29,8 +29,9 @@ async function layerPath(): Promise<string> {
   if (values.layer !== undefined) return values.layer;
   if (values.gib !== undefined) {
     const path = join(work, 'layer.tar.gz');
-    const blocks = Number(values.gib) * 2 * 1024 * 1024;
-    const script = `for i in 1 2 3 4 5 6 7 8; do tar --transform "s,^,$i/," -C / -c usr/lib usr/bin usr/share | head -c -10240; done | dd bs=1M iflag=fullblock status=none | head -c ${blocks * 512} | gzip -1 > ${path}`;
+    // Whole archives one after another, each without its two closing blocks; the last gets them back.
+    const archive = (name: string) => `tar -b 1 --transform "s,^,${name}/," -C / -c usr/lib usr/bin usr/share | head -c -1024`;
+    const script = `bytes=$(${archive('count')} | wc -c); copies=$(( (${Number(values.gib)} * 1073741824 + bytes - 1) / bytes )); { for i in $(seq $copies); do ${archive('$i')}; done; head -c 1024 /dev/zero; } | gzip -6 > ${path}`;
     await run('bash', ['-c', script], { timeoutMs: 3_600_000, allowFailure: true });
     return path;
   }
