@@ -30,7 +30,8 @@ async function layerPath(): Promise<string> {
   if (values.gib !== undefined) {
     const path = join(work, 'layer.tar.gz');
     // Whole archives one after another, each without its two closing blocks; the last gets them back.
-    const archive = (name: string) => `tar -b 1 --transform "s,^,${name}/," -C / -c usr/lib usr/bin usr/share | head -c -1024`;
+    const archive = (name: string) =>
+      `tar -b 1 --transform "s,^,${name}/," -C / -c usr/lib usr/bin usr/share | head -c -1024`;
     const script = `bytes=$(${archive('count')} | wc -c); copies=$(( (${Number(values.gib)} * 1073741824 + bytes - 1) / bytes )); { for i in $(seq $copies); do ${archive('$i')}; done; head -c 1024 /dev/zero; } | gzip -6 > ${path}`;
     await run('bash', ['-c', script], { timeoutMs: 3_600_000, allowFailure: true });
     return path;
