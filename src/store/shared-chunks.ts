@@ -82,6 +82,13 @@ function createSharedChunks(
   const reads = new Map<Digest, Reading>();
   const limited = atMost(READS_PARALLEL);
 
+  /** A chunk that came lately, durable or not. */
+  function here(digest: Digest): ChunkRef | undefined {
+    const ref = recent.get(digest);
+    const isHere = ref !== undefined && shareable(ref.blob) && blobs.opened(ref.blob)?.hasChunk(ref.index) === true;
+    return isHere ? ref : undefined;
+  }
+
   async function readNow(ref: ChunkRef, reading: () => Reading): Promise<Chunk | undefined> {
     try {
       // For all who ask: one of them leaving must not end it.
@@ -98,11 +105,9 @@ function createSharedChunks(
 
   return {
     async locate(digest) {
-      const ref = recent.get(digest);
-      const device = ref === undefined ? undefined : blobs.opened(ref.blob);
-      if (ref !== undefined && shareable(ref.blob) && device?.hasChunk(ref.index) === true) return ref;
-      const found = await local.locate(digest);
-      return found !== undefined && shareable(found.blob) ? found : undefined;
+      const found = here(digest) ?? (await local.locate(digest));
+      // What came while the index was asked is not in it yet.
+      return found !== undefined && shareable(found.blob) ? found : here(digest);
     },
     async read(ref, { signal }) {
       signal.throwIfAborted();

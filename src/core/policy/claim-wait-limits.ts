@@ -7,7 +7,7 @@ export const CLAIM_WAIT_LIMITS = {
   /** Chunks in one message: 512 × 32 bytes. */
   maxBatch: 512,
   /** How long coordinators may take in all, ms; then the chunk is fetched without a claim. */
-  answerMs: 1_000,
+  answerMs: 3_500,
   /** Longest wait for nodes that fetch the chunk, ms: most of a lease (10 s), and well below a fault's deadline (30 s). */
   waitMs: 8_000,
   /** The same for reads nobody waits for, ms: a slow registry must not make every node fetch a layer by itself. */

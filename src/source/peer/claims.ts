@@ -1,5 +1,7 @@
+import type { Clock } from '../../clock.ts';
 import type { ClaimLedger, LedgerAnswer } from '../../core/policy/claim-ledger.ts';
 import { CLAIM_LIMITS } from '../../core/policy/claim-limits.ts';
+import { createExpiringSet } from '../../core/policy/expiring-set.ts';
 import type { Logger } from '../../log.ts';
 import type { Bans } from './bans.ts';
 import { placeOfRegion } from './chunk-key.ts';
@@ -27,6 +29,7 @@ export interface ClaimComponents {
   readonly links: PeerLinks;
   readonly bans: Bans;
   readonly ledger: ClaimLedger;
+  readonly clock: Clock;
   readonly log: Logger;
 }
 
@@ -34,6 +37,8 @@ export interface ClaimComponents {
 const COORDINATORS = 2;
 /** Regions whose coordinator is remembered until they are settled. */
 const REGIONS_MAX = 4_096;
+/** A coordinator that was silent is asked last for so long, ms: that it is gone is noticed by then. */
+const SILENT_MS = 5_000;
 /** A holder that must be dialled first is waited for this long. */
 const MEET_TIMEOUT_MS = 500;
 
@@ -46,6 +51,8 @@ class SwarmClaims implements Claims {
   readonly #parts: ClaimComponents;
   /** Who answered for a region: the settlement goes there. */
   readonly #coordinators = new Map<string, string>();
+  /** Coordinators that did not answer a moment ago: one that is gone holds up one claim, not each. */
+  readonly #silent = createExpiringSet({ forMs: SILENT_MS, most: SWARM_LIMITS.peers });
 
   constructor(parts: ClaimComponents) {
     this.#parts = parts;
@@ -89,7 +96,10 @@ class SwarmClaims implements Claims {
   }
 
   #closest(request: ClaimRequest): readonly KnownPeer[] {
-    return this.#parts.table.closest(placeOfRegion(request.blob, request.region), COORDINATORS);
+    const nowMs = this.#parts.clock.nowMs();
+    const closest = this.#parts.table.closest(placeOfRegion(request.blob, request.region), COORDINATORS);
+    const isSilent = ({ id }: KnownPeer): number => Number(this.#silent.has(id, nowMs));
+    return closest.toSorted((a, b) => isSilent(a) - isSilent(b));
   }
 
   async #claimSome(request: ClaimRequest, signal: AbortSignal): Promise<readonly ClaimAnswer[]> {
@@ -107,6 +117,7 @@ class SwarmClaims implements Claims {
         return answers;
       } catch (error) {
         signal.throwIfAborted();
+        this.#silent.add(id, this.#parts.clock.nowMs());
         this.#parts.log.debug('a claim was not answered', { peer: id, reason: String(error) });
       }
     }

@@ -79,8 +79,11 @@ export const SWARM_LIMITS = {
   findTimeoutMs: 500,
   /** For the walk when nobody among the closest answered. */
   walkTimeoutMs: 3_000,
-  /** For one answer to a claim, before the next closest is asked. */
-  claimTimeoutMs: 500,
+  /**
+   * For one answer to a claim, before the next closest is asked: that one knows nothing of the first, so two nodes are
+   * told to fetch. Above the pauses of nodes whose processors are busy starting containers.
+   */
+  claimTimeoutMs: 1_500,
   haveTimeoutMs: 2_000,
   /** A peer is gone when so many questions in a row were not answered, and it said nothing for so long. */
   unansweredMax: 3,
