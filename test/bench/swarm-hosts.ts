@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { type HostsInit, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
 import { prepareImages } from '../lab/images.ts';
 import { connected, type SwarmBill, settled, spent, swarmSection } from '../lab/swarm.ts';
+import { processUsage } from './support/process-usage.ts';
 
 const { values } = parseArgs({
   options: {
@@ -27,8 +28,20 @@ interface Outcome {
   readonly registrySent: number;
   /** From the first pull to the last output. */
   readonly ms: number;
-  /** What claims came to on all hosts together, in chunks. */
+  /** What claims came to on all hosts together, in chunks, and what neighbours answered. */
   readonly claims: Readonly<Record<string, number>>;
+  readonly given: Readonly<Record<string, number>>;
+  /** CPU seconds of the daemons meanwhile, all hosts together. */
+  readonly cpuSeconds: number;
+}
+
+/** User and system time of the daemons so far, s. */
+function daemonSeconds(hosts: readonly LabHost[]): number {
+  return hosts.reduce((sum, { shoal }) => sum + processUsage(shoal.daemon.pid).cpuSeconds, 0);
+}
+
+function add(sum: Record<string, number>, more: Readonly<Record<string, number>>): void {
+  for (const [name, count] of Object.entries(more)) sum[name] = (sum[name] ?? 0) + count;
 }
 
 function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
@@ -52,20 +65,24 @@ async function start(host: LabHost, image: string): Promise<void> {
 
 async function measure(lab: LabHosts, work: (image: string) => Promise<unknown>): Promise<Outcome> {
   const sentBefore = await lab.registrySent();
+  const cpuBefore = daemonSeconds(lab.hosts);
   let ms = 0;
   const bill = await spent(lab.hosts, async () => {
     const begun = performance.now();
     await work(`${lab.registry}/${images.estargz}`);
     ms = performance.now() - begun;
   });
+  const cpuSeconds = daemonSeconds(lab.hosts) - cpuBefore;
   const claims: Record<string, number> = {};
+  const given: Record<string, number> = {};
   for (const { swarm } of await Promise.all(lab.hosts.map((host) => host.status()))) {
-    for (const [name, count] of Object.entries(swarm?.claims ?? {})) claims[name] = (claims[name] ?? 0) + count;
+    add(claims, { ...swarm?.claims });
+    add(given, { ...swarm?.given });
   }
-  return { bill, registrySent: (await lab.registrySent()) - sentBefore, ms, claims };
+  return { bill, registrySent: (await lab.registrySent()) - sentBefore, ms, claims, given, cpuSeconds };
 }
 
-function print(name: string, { bill, registrySent, ms, claims }: Outcome): void {
+function print(name: string, { bill, registrySent, ms, claims, given, cpuSeconds }: Outcome): void {
   const { bytes, fetchedBytes, distinctBytes } = bill;
   const mib = (value = 0): string => `${(value / MIB).toFixed(1)} MiB`;
   console.log(`${name}: ${(ms / 1000).toFixed(1)} s`);
@@ -74,7 +91,8 @@ function print(name: string, { bill, registrySent, ms, claims }: Outcome): void 
     `  from the registry ${mib(bytes.origin)}: ${((bytes.origin ?? 0) / distinctBytes).toFixed(4)} of them ` +
       `(${mib(fetchedBytes)} compressed; its interface sent ${mib(registrySent)}, with manifests, indexes and headers)`,
   );
-  console.log(`  claims ${JSON.stringify(claims)}`);
+  console.log(`  claims ${JSON.stringify(claims)}, answers to neighbours ${JSON.stringify(given)}`);
+  console.log(`  the daemons took ${cpuSeconds.toFixed(1)} CPU-s`);
 }
 
 const alone = await lab(1, (one) => measure(one, (image) => start(one.hosts[0] as LabHost, image)));
