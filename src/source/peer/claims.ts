@@ -37,7 +37,7 @@ export interface ClaimComponents {
 const COORDINATORS = 2;
 /** Regions whose coordinator is remembered until they are settled. */
 const REGIONS_MAX = 4_096;
-/** A coordinator that was silent is asked last for so long, ms: that it is gone is noticed by then. */
+/** A coordinator that was silent is passed over for so long, ms: that it is gone is noticed by then. */
 const SILENT_MS = 5_000;
 /** A holder that must be dialled first is waited for this long. */
 const MEET_TIMEOUT_MS = 500;
@@ -97,9 +97,9 @@ class SwarmClaims implements Claims {
 
   #closest(request: ClaimRequest): readonly KnownPeer[] {
     const nowMs = this.#parts.clock.nowMs();
-    const closest = this.#parts.table.closest(placeOfRegion(request.blob, request.region), COORDINATORS);
-    const isSilent = ({ id }: KnownPeer): number => Number(this.#silent.has(id, nowMs));
-    return closest.toSorted((a, b) => isSilent(a) - isSilent(b));
+    const place = placeOfRegion(request.blob, request.region);
+    const closest = this.#parts.table.closest(place, COORDINATORS + this.#silent.size);
+    return closest.filter(({ id }) => !this.#silent.has(id, nowMs)).slice(0, COORDINATORS);
   }
 
   async #claimSome(request: ClaimRequest, signal: AbortSignal): Promise<readonly ClaimAnswer[]> {
