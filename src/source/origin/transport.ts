@@ -1,6 +1,7 @@
 import { Agent, buildConnector, type Dispatcher, ProxyAgent } from 'undici';
 import { ShoalError } from '../../errors.ts';
 import type { OnBytes } from '../../image/layer-reader.ts';
+import { inPlaceReads } from '../in-place-reads.ts';
 import type { ApprovedUrl, Reach, RequestHeaders, UrlPolicy } from '../url-policy.ts';
 import { ExchangeHandler } from './exchange-handler.ts';
 import { REGISTRY_LIMITS } from './limits.ts';
@@ -145,6 +146,9 @@ class UndiciTransport implements Transport {
         requestTls: { ...connect, ...secure },
       } as never);
     }
-    return new Agent({ ...options, connect: buildConnector({ ...connect, ...secure } as buildConnector.BuildOptions) });
+    return new Agent({
+      ...options,
+      connect: buildConnector({ ...connect, ...secure, ...inPlaceReads } as buildConnector.BuildOptions),
+    });
   }
 }

@@ -1,11 +1,12 @@
 import { createSecureContext, type SecureContext } from 'node:tls';
-import { buildConnector, Pool } from 'undici';
+import { buildConnector, type Dispatcher, Pool } from 'undici';
 import { type ByteBudget, createByteBudget } from '../../../core/byte-budget.ts';
 import type { Chunk, ChunkRef } from '../../../core/chunk.ts';
 import type { Digest } from '../../../core/digest.ts';
 import { ShoalError } from '../../../errors.ts';
 import type { Urgency } from '../../../store/chunk-store.ts';
 import { verifyChunk } from '../../../store/verify-chunk.ts';
+import { copied, inPlaceReads } from '../../in-place-reads.ts';
 import type { Neighbour } from '../directory.ts';
 import { ChunkExchange, type ReceivedChunk } from './chunk-exchange.ts';
 import { chunkTarget } from './chunk-request.ts';
@@ -102,7 +103,7 @@ class PooledClient implements ChunkClient {
     const { pool, requests } = this.#line(neighbour);
     const turn = { signal, urgent: true };
     return await requests.use(1, turn, () =>
-      this.#budget.use(MAX_SENT_INDEX_BYTES, turn, () => requestIndex(pool, neighbour, layer, signal)),
+      this.#budget.use(MAX_SENT_INDEX_BYTES, turn, () => requestIndex(pool.compose(copied), neighbour, layer, signal)),
     );
   }
 
@@ -171,7 +172,7 @@ class PooledClient implements ChunkClient {
 }
 
 async function requestIndex(
-  pool: Pool,
+  pool: Dispatcher,
   { id }: Neighbour,
   layer: Digest,
   signal: AbortSignal,
@@ -204,6 +205,7 @@ function pinned(context: SecureContext, fingerprint: string): buildConnector.con
     // A resumed session would be checked by its ticket; a handshake costs 1 ms on a LAN.
     maxCachedSessions: 0,
     secureContext: context,
+    ...inPlaceReads,
     // Certificates sign themselves: the pin is the check.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
