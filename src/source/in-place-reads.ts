@@ -52,12 +52,12 @@ function onBytes(this: Socket, count: number, buffer: Uint8Array): boolean {
   current = this;
   try {
     this.emit('readable');
+    // The parser rests: the stream keeps it until then.
+    return reading.view === undefined || this.destroyed || this.push(Buffer.from(reading.view));
   } finally {
     current = undefined;
+    reading.view = undefined;
   }
-  const left = reading.view;
-  reading.view = undefined;
-  return left === undefined || this.destroyed ? true : this.push(Buffer.from(left));
 }
 
 /** Has the socket's `read` give what is in the shared buffer, and copies what the parser puts back. */

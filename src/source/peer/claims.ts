@@ -2,6 +2,7 @@ import type { Clock } from '../../clock.ts';
 import type { ClaimLedger, LedgerAnswer } from '../../core/policy/claim-ledger.ts';
 import { CLAIM_LIMITS } from '../../core/policy/claim-limits.ts';
 import { createExpiringSet } from '../../core/policy/expiring-set.ts';
+import { hasCode } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import type { Bans } from './bans.ts';
 import { placeOfRegion } from './chunk-key.ts';
@@ -117,7 +118,8 @@ class SwarmClaims implements Claims {
         return answers;
       } catch (error) {
         signal.throwIfAborted();
-        this.#silent.add(id, this.#parts.clock.nowMs());
+        // Who refuses has answered, and may answer the next.
+        if (!hasCode(error, 'UNAVAILABLE')) this.#silent.add(id, this.#parts.clock.nowMs());
         this.#parts.log.debug('a claim was not answered', { peer: id, reason: String(error) });
       }
     }

@@ -147,8 +147,7 @@ class QueuedUploads implements Uploads {
     const theirs = this.#waits.get(id) ?? new Set();
     if (theirs.size >= DATA_LIMITS.waitsPerPeer || this.#waiting >= DATA_LIMITS.waits) return undefined;
     const coming = this.#chunks.underWay(digest, urgency);
-    // It may have come while the index was asked.
-    if (coming === undefined) return await this.#chunks.locate(digest);
+    if (coming === undefined) return undefined;
     this.#waits.set(id, theirs.add(response));
     this.#waiting += 1;
     try {
