@@ -9,6 +9,8 @@ export interface CommandOption {
   readonly short?: string;
   /** What the value is, for the help: `PATH`. */
   readonly value?: string;
+  /** May be given several times; then its value is an array. */
+  readonly multiple?: true;
   readonly description: string;
 }
 
@@ -31,7 +33,7 @@ export interface Command {
 /** What a command is called with. */
 export interface Invocation {
   readonly args: readonly string[];
-  readonly options: Readonly<Record<string, string | boolean | undefined>>;
+  readonly options: Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
   readonly io: Io;
   /** Aborted by SIGINT and SIGTERM. */
   readonly signal: AbortSignal;
@@ -81,12 +83,14 @@ export function parseInvocation(
 }
 
 function parseWords(command: Command, words: readonly string[], options: Readonly<Record<string, CommandOption>>) {
-  const specification: Record<string, { type: 'string' | 'boolean'; short?: string }> = {};
-  for (const [name, { type, short }] of Object.entries(options)) {
-    specification[name] = short === undefined ? { type } : { type, short };
+  const specification: Record<string, { type: 'string' | 'boolean'; short?: string; multiple: boolean }> = {};
+  for (const [name, { type, short, multiple = false }] of Object.entries(options)) {
+    specification[name] = { type, multiple, ...(short === undefined ? {} : { short }) };
   }
   try {
-    return parseArgs({ args: [...words], options: specification, allowPositionals: true, strict: true });
+    const parsed = parseArgs({ args: [...words], options: specification, allowPositionals: true, strict: true });
+    // Only options of type string are given several times.
+    return parsed as { values: Invocation['options']; positionals: string[] };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new UsageError((reason.split('. ')[0] as string).replace(/\.$/, ''), command.name);

@@ -61,6 +61,6 @@ export function renderFindings(findings: readonly DoctorFinding[], io: Pick<Io, 
   return `${lines.join('')}\n${count('ok')} ok, ${count('warn')} warn, ${count('fail')} fail\n`;
 }
 
-function stringOption(value: string | boolean | undefined, fallback: string): string {
+function stringOption(value: unknown, fallback: string): string {
   return typeof value === 'string' ? value : fallback;
 }

@@ -68,7 +68,7 @@ function parseRegistry(name: string): string {
   throw new UsageError(`${JSON.stringify(name)} is not a registry such as docker.io or host:5000`, 'dragonfly');
 }
 
-function origin(text: string | boolean): string {
+function origin(text: unknown): string {
   const url = URL.parse(String(text));
   if (url === null || !/^https?:$/.test(url.protocol))
     throw new UsageError('--url must be an http(s) URL', 'dragonfly');

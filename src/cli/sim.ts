@@ -30,13 +30,18 @@ export const simCommand: Command = {
   options: {
     json: { type: 'boolean', description: 'print JSON' },
     report: { type: 'string', value: 'PATH', description: 'write a self-contained HTML page with plots' },
-    set: { type: 'string', value: 'KEY=VALUE', description: 'override one key of the scenario, e.g. nodes.count=500' },
+    set: {
+      type: 'string',
+      value: 'KEY=VALUE',
+      multiple: true,
+      description: 'override a key of the scenario, e.g. nodes.count=500; may be given several times',
+    },
     sweep: { type: 'string', value: 'KEY=A,B,C', description: 'run once per value and compare' },
   },
   async run(invocation) {
     const { args, options, io, signal } = invocation;
     const [path] = args as [string];
-    const overrides = typeof options.set === 'string' ? [overrideOf(options.set)] : [];
+    const overrides = Array.isArray(options.set) ? options.set.map(overrideOf) : [];
     const progress = createProgress(io);
     const init = { path, signal, onProgress: progress.show, realNowMs: () => performance.now() };
     if (typeof options.sweep === 'string')
@@ -91,7 +96,7 @@ function renderRows({ results }: Comparison): string {
   );
 }
 
-function writeReport(path: string | boolean | undefined, html: string): void {
+function writeReport(path: unknown, html: string): void {
   if (typeof path !== 'string') return;
   try {
     writeFileSync(path, html);

@@ -74,6 +74,17 @@ test('unknown options and wrong numbers of arguments exit 2 and point at the hel
   assert.match((await run(['--json'])).err, /options come after the command/);
 });
 
+test('every --set of a simulation counts', async () => {
+  const scenario = fileURLToPath(new URL('../../sim/scenarios/flash-crowd.toml', import.meta.url));
+  const argv = ['sim', scenario, '--set', 'nodes.count=3', '--set', 'image.app.size_mib=8', '--json'];
+  const { code, out } = await run(argv);
+  assert.equal(code, 0);
+  const [small, larger] = [out, (await run(argv.with(5, 'image.app.size_mib=16'))).out].map((text) => JSON.parse(text));
+  assert.equal(small.nodes, 3);
+  assert.equal(larger.nodes, 3);
+  assert.notDeepEqual(small, larger);
+});
+
 test('a configuration that is not valid exits 78 with one line that names file, line and key', async (t) => {
   const path = join(tempFolder(t), 'c.toml');
   writeFileSync(path, '\nrot = "/x"\n');
