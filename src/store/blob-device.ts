@@ -70,6 +70,11 @@ export interface BlobDevice {
   fill(offset: number, length: number, options: { signal: AbortSignal; urgency?: Urgency }): Promise<void>;
   /** The chunk of this row, read from the file and verified. Throws CHUNK_MISSING when absent or found corrupt. */
   readChunk(row: number, options: { signal: AbortSignal }): Promise<Chunk>;
+  /**
+   * Its bytes for a neighbour, who hashes what it receives: hashed here too, unless they were in the last minutes and
+   * nobody has written to the file since. Throws as `readChunk`. The buffer is the caller's to free.
+   */
+  lendBytes(row: number, options: { signal: AbortSignal }): Promise<Uint8Array>;
   /** Hashes what is present in the range and forgets what is wrong; the next `fill` fetches that again. */
   verifyRange(
     offset: number,

@@ -1,3 +1,4 @@
+import type { Clock } from '../clock.ts';
 import { BLOCK_BYTES } from '../core/block-map.ts';
 import { freeBytes, takeBytes } from '../core/byte-pool.ts';
 import { type Chunk, spanChunk } from '../core/chunk.ts';
@@ -6,6 +7,7 @@ import { hasCode, ShoalError } from '../errors.ts';
 import { ERRNO } from '../kernel/errno.ts';
 import type { FilePlace } from '../kernel/reflink.ts';
 import { readFully } from './file-io.ts';
+import { createRecentChecks } from './recent-checks.ts';
 import type { Reflink } from './reflink.ts';
 import { storeIo } from './sealed-file.ts';
 import { verifyChunk } from './verify-chunk.ts';
@@ -17,6 +19,11 @@ export interface DeviceReader {
    * UNAVAILABLE when closed.
    */
   read(row: number): Promise<Chunk | undefined>;
+  /**
+   * The chunk's bytes for a neighbour, who hashes them again: not hashed here when they were a moment ago and the file is
+   * the same since. Else as `read`. The buffer is the caller's to free.
+   */
+  lend(row: number): Promise<Uint8Array | undefined>;
   /**
    * Reads what is present of rows [first, end) and tells `wrong` of each that is not what it should be; rows read. None of
    * a table whose chunks have no digests.
@@ -42,10 +49,12 @@ export function createDeviceReader(
     readonly reflink: Reflink;
     readonly present: (row: number) => boolean;
     readonly rotten: (row: number) => void;
+    readonly clock: Pick<Clock, 'nowMs'>;
   },
   { fd, name }: { fd: number; name: string },
 ): DeviceReader {
   const { table, reflink, present, rotten } = components;
+  const checks = createRecentChecks(components, { fd });
   const underWay = new Set<Promise<unknown>>();
   let closed = false;
 
@@ -77,11 +86,32 @@ export function createDeviceReader(
         : undefined;
       return await verifyChunk({ digest, length }, padded.subarray(lead, lead + length), { owned: true, onDisk });
     } catch (error) {
-      if (hasCode(error, 'CHUNK_CORRUPT')) return undefined;
-      const failure = storeIo(error, `cannot read layer data of ${name}`);
-      if (failure.context.errno === ERRNO.EIO) return undefined;
-      throw failure;
+      return unreadable(error);
     }
+  }
+
+  async function lendNow(row: number): Promise<Uint8Array | undefined> {
+    const stamp = checks.stamp();
+    if (!checks.has(row, stamp)) {
+      const chunk = await readVerified(row);
+      if (chunk !== undefined && table.shareable) checks.note(row, stamp);
+      return chunk?.bytes;
+    }
+    const { deviceOffset, length } = table.row(row);
+    const bytes = takeBytes(length);
+    try {
+      return (await readFully(fd, bytes, deviceOffset)) === length ? bytes : undefined;
+    } catch (error) {
+      return unreadable(error);
+    }
+  }
+
+  /** Undefined for what only this row's blocks are to blame for; else throws STORE_IO. */
+  function unreadable(error: unknown): undefined {
+    if (hasCode(error, 'CHUNK_CORRUPT')) return undefined;
+    const failure = storeIo(error, `cannot read layer data of ${name}`);
+    if (failure.context.errno === ERRNO.EIO) return undefined;
+    throw failure;
   }
 
   async function share(row: number, padded: Uint8Array, to: FilePlace): Promise<boolean> {
@@ -103,13 +133,16 @@ export function createDeviceReader(
     return false;
   }
 
-  async function read(row: number): Promise<Chunk | undefined> {
+  async function open<T>(work: () => Promise<T>): Promise<T> {
     if (closed) throw new ShoalError('UNAVAILABLE', `device ${name} is closed`);
-    return tracked(readVerified(row));
+    return tracked(work());
   }
+
+  const read = (row: number): Promise<Chunk | undefined> => open(() => readVerified(row));
 
   return {
     read,
+    lend: (row) => open(() => lendNow(row)),
     async verify(first, end, { signal, wrong }) {
       if (!table.shareable) return 0;
       let next = first;

@@ -10,6 +10,8 @@ import { chunkMissing } from './route.ts';
 export interface LocalStore extends ChunkStore {
   /** Names a held chunk by its digest alone: what a peer asks for. */
   locate(digest: Digest): Promise<ChunkRef | undefined>;
+  /** A held chunk's bytes for a neighbour (`BlobDevice.lendBytes`); CHUNK_MISSING as `get`. */
+  lend(ref: ChunkRef, options: { signal: AbortSignal }): Promise<Uint8Array>;
 }
 
 /**
@@ -25,6 +27,23 @@ export function createLocalStore({ blobs }: { blobs: Pick<BlobStore, 'holder' | 
     return [found.device, found.row];
   }
 
+  async function reading<T>(
+    ref: ChunkRef,
+    signal: AbortSignal,
+    read: (device: BlobDevice, row: number) => Promise<T>,
+  ): Promise<T> {
+    signal.throwIfAborted();
+    const found = await place(ref);
+    if (found === undefined) throw chunkMissing(ref, 'not on this node');
+    try {
+      return await read(...found);
+    } catch (error) {
+      // A local disk in trouble is no reason not to ask the network.
+      if (signal.aborted || !(hasCode(error, 'STORE_IO') || hasCode(error, 'UNAVAILABLE'))) throw error;
+      throw chunkMissing(ref, error.message);
+    }
+  }
+
   return {
     async has(ref) {
       return (await place(ref)) !== undefined;
@@ -33,18 +52,8 @@ export function createLocalStore({ blobs }: { blobs: Pick<BlobStore, 'holder' | 
       const found = await place({ digest });
       return found?.[0].ref(found[1]);
     },
-    async get(ref, { signal }) {
-      signal.throwIfAborted();
-      const found = await place(ref);
-      if (found === undefined) throw chunkMissing(ref, 'not on this node');
-      try {
-        return await found[0].readChunk(found[1], { signal });
-      } catch (error) {
-        // A local disk in trouble is no reason not to ask the network.
-        if (signal.aborted || !(hasCode(error, 'STORE_IO') || hasCode(error, 'UNAVAILABLE'))) throw error;
-        throw chunkMissing(ref, error.message);
-      }
-    },
+    get: (ref, { signal }) => reading(ref, signal, (device, row) => device.readChunk(row, { signal })),
+    lend: (ref, { signal }) => reading(ref, signal, (device, row) => device.lendBytes(row, { signal })),
     // The devices belong to the blob store.
     async close() {},
   };

@@ -1,5 +1,5 @@
 import { freeBytes } from '../core/byte-pool.ts';
-import type { Chunk, ChunkRef } from '../core/chunk.ts';
+import type { ChunkRef } from '../core/chunk.ts';
 import type { Digest } from '../core/digest.ts';
 import { atMost } from '../core/turns.ts';
 import { hasCode } from '../errors.ts';
@@ -18,7 +18,7 @@ export interface LentChunk {
 export interface SharedChunks {
   /** A held chunk that may be shared; undefined when there is none. Not read yet. */
   locate(digest: Digest): Promise<ChunkRef | undefined>;
-  /** Its bytes, read and verified now or a moment ago; undefined when they turn out wrong or gone. */
+  /** Its bytes, read now or a moment ago and verified within minutes; undefined when they turn out wrong or gone. */
   read(ref: ChunkRef, options: { signal: AbortSignal }): Promise<LentChunk | undefined>;
   /** Resolves when the chunk that this node is getting is there, rejects when that fails; undefined when it gets none. */
   underWay(digest: Digest, urgency: Urgency): Promise<void> | undefined;
@@ -89,12 +89,12 @@ function createSharedChunks(
     return isHere ? ref : undefined;
   }
 
-  async function readNow(ref: ChunkRef, reading: () => Reading): Promise<Chunk | undefined> {
+  async function readNow(ref: ChunkRef, reading: () => Reading): Promise<Uint8Array | undefined> {
     try {
       // For all who ask: one of them leaving must not end it.
-      const chunk = await limited(() => local.get(ref, { signal: new AbortController().signal }));
-      kept.keep(chunk, reading());
-      return chunk;
+      const bytes = await limited(() => local.lend(ref, { signal: new AbortController().signal }));
+      kept.keep(ref.digest, bytes, reading());
+      return bytes;
     } catch (error) {
       if (hasCode(error, 'CHUNK_MISSING')) return undefined;
       throw error;
@@ -113,7 +113,7 @@ function createSharedChunks(
       signal.throwIfAborted();
       let reading = kept.get(ref.digest) ?? reads.get(ref.digest);
       if (reading === undefined) {
-        const started: Reading = { users: 0, chunk: readNow(ref, () => started) };
+        const started: Reading = { users: 0, bytes: readNow(ref, () => started) };
         reading = started;
         reads.set(ref.digest, started);
       }
@@ -130,25 +130,25 @@ function createSharedChunks(
 /** One read of a chunk, for all who want it at that time. */
 interface Reading {
   users: number;
-  readonly chunk: Promise<Chunk | undefined>;
+  readonly bytes: Promise<Uint8Array | undefined>;
 }
 
 async function lend(reading: Reading): Promise<LentChunk | undefined> {
   // Counted before it is there: the first to be done must not take it away from the others.
   reading.users += 1;
-  const chunk = await reading.chunk;
-  return chunk === undefined ? undefined : { bytes: chunk.bytes, release: () => leave(reading, chunk) };
+  const bytes = await reading.bytes;
+  return bytes === undefined ? undefined : { bytes, release: () => leave(reading, bytes) };
 }
 
-function leave(reading: Reading, chunk: Chunk): void {
+function leave(reading: Reading, bytes: Uint8Array): void {
   reading.users -= 1;
-  if (reading.users === 0 && chunk.owned) freeBytes(chunk.bytes);
+  if (reading.users === 0) freeBytes(bytes);
 }
 
 /** Verified chunks, least recently used out first. */
 class KeptChunks {
   readonly #most: number;
-  readonly #held = new Map<Digest, { readonly chunk: Chunk; readonly reading: Reading }>();
+  readonly #held = new Map<Digest, { readonly bytes: Uint8Array; readonly reading: Reading }>();
   readonly #readOnce = new Set<Digest>();
   #bytes = 0;
 
@@ -164,10 +164,10 @@ class KeptChunks {
     return kept.reading;
   }
 
-  keep(chunk: Chunk, reading: Reading): void {
-    if (chunk.bytes.byteLength > this.#most / 4 || this.#held.has(chunk.digest)) return;
-    if (!this.#readOnce.delete(chunk.digest)) {
-      this.#readOnce.add(chunk.digest);
+  keep(digest: Digest, bytes: Uint8Array, reading: Reading): void {
+    if (bytes.byteLength > this.#most / 4 || this.#held.has(digest)) return;
+    if (!this.#readOnce.delete(digest)) {
+      this.#readOnce.add(digest);
       for (const oldest of this.#readOnce) {
         if (this.#readOnce.size <= READ_ONCE) break;
         this.#readOnce.delete(oldest);
@@ -175,13 +175,13 @@ class KeptChunks {
       return;
     }
     reading.users += 1;
-    this.#held.set(chunk.digest, { chunk, reading });
-    this.#bytes += chunk.bytes.byteLength;
-    for (const [digest, oldest] of this.#held) {
+    this.#held.set(digest, { bytes, reading });
+    this.#bytes += bytes.byteLength;
+    for (const [last, oldest] of this.#held) {
       if (this.#bytes <= this.#most) break;
-      this.#held.delete(digest);
-      this.#bytes -= oldest.chunk.bytes.byteLength;
-      leave(oldest.reading, oldest.chunk);
+      this.#held.delete(last);
+      this.#bytes -= oldest.bytes.byteLength;
+      leave(oldest.reading, oldest.bytes);
     }
   }
 }

@@ -102,6 +102,7 @@ class SparseDevice implements BlobDevice {
         reflink: components.reflink,
         present: (row) => this.hasChunk(row),
         rotten: (row) => this.#replace(row),
+        clock: components.clock,
       },
       { fd: this.fd, name: this.name },
     );
@@ -158,13 +159,25 @@ class SparseDevice implements BlobDevice {
     return allOf(flights, signal);
   }
 
-  async readChunk(row: number, { signal }: { signal: AbortSignal }): Promise<Chunk> {
+  readChunk(row: number, options: { signal: AbortSignal }): Promise<Chunk> {
+    return this.#orReplace(row, options, () => this.#reader.read(row));
+  }
+
+  lendBytes(row: number, options: { signal: AbortSignal }): Promise<Uint8Array> {
+    return this.#orReplace(row, options, () => this.#reader.lend(row));
+  }
+
+  async #orReplace<T>(
+    row: number,
+    { signal }: { signal: AbortSignal },
+    read: () => Promise<T | undefined>,
+  ): Promise<T> {
     const ref = this.ref(row);
     signal.throwIfAborted();
     if (this.#closing !== undefined) throw this.#closed();
     if (!this.hasChunk(row)) throw chunkMissing(ref, `not present in layer ${this.name}`);
-    const chunk = await this.#reader.read(row);
-    if (chunk !== undefined) return chunk;
+    const found = await read();
+    if (found !== undefined) return found;
     this.#replace(row);
     throw chunkMissing(ref, `the copy in layer ${this.name} is corrupt`);
   }
