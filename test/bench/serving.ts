@@ -1,7 +1,7 @@
 /**
  * What serving costs a node's own containers and pulls (L5): 4 KiB reads of a complete layer with a cold page cache, and
  * Prepare, while 8 neighbours read from it as fast as its upload budget allows ÷ the same while nobody does, in turns.
- * The neighbours run on this machine too: with few processors the ratio holds their work as well.
+ * The neighbours run on this machine too, with the processors that nothing else wants.
  * `npm run bench -- serving [--rounds N] [--rate BYTES_PER_SECOND] [--source]` (drops the machine's page cache)
  */
 import { spawn } from 'node:child_process';
@@ -87,7 +87,10 @@ async function chunksOf(root: string): Promise<ReadersInit['chunks']> {
 async function neighbours(init: ReadersInit): Promise<{ rates: number[]; stop(): Promise<void> }> {
   const file = join(init.folder, 'readers.json');
   await writeFile(file, JSON.stringify(init));
-  const child = spawn(process.execPath, [NEIGHBOURS, file], { stdio: ['pipe', 'pipe', 'inherit'] });
+  // Elsewhere they would have processors of their own: here they take what nobody else wants.
+  const child = spawn('chrt', ['--idle', '0', process.execPath, NEIGHBOURS, file], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const rates: number[] = [];
   const lines = createInterface({ input: child.stdout });
   await once(lines, 'line');

@@ -31,6 +31,8 @@ export const DATA_LIMITS = {
   /** Idle connections end, ms: the client's keep-alive is shorter, so that it never writes to one that is closing. */
   serverKeepAliveMs: 60_000,
   clientKeepAliveMs: 45_000,
+  /** Encrypted in one go, bytes: 0.2 ms, so that containers and containerd do not wait for whole chunks of 1 ms each. */
+  sentAtOnceBytes: 256 * 1024,
   /** Slowest transfer a server bears with, bytes per ms: progressBytes per progressMs. */
   minBytesPerMs: 32,
 

@@ -254,8 +254,21 @@ function sendAll(response: ServerResponse, bytes: Uint8Array): Promise<boolean> 
     };
     response.once('close', over);
     response.once('finish', over);
-    response.end(bytes);
+    sendSlice(response, bytes, 0);
   });
+}
+
+/** Sends the rest from `offset`, one slice in each turn of the event loop and no faster than the connection takes them. */
+function sendSlice(response: ServerResponse, bytes: Uint8Array, offset: number): void {
+  if (response.destroyed) return;
+  const end = offset + DATA_LIMITS.sentAtOnceBytes;
+  if (end >= bytes.byteLength) {
+    response.end(bytes.subarray(offset));
+    return;
+  }
+  const next = (): unknown => setImmediate(() => sendSlice(response, bytes, end));
+  if (response.write(bytes.subarray(offset, end))) next();
+  else response.once('drain', next);
 }
 
 function end(response: ServerResponse, status: number, headers: Record<string, string> = {}): void {
