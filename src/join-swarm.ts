@@ -17,7 +17,7 @@ import { openDocuments } from './store/documents.ts';
 
 /** Joins the swarm of the configuration; undefined when it names none. Throws CONFIG_INVALID, UNAVAILABLE. */
 export async function joinSwarm(
-  config: Pick<Config, 'swarm' | 'root'>,
+  config: Pick<Config, 'swarm' | 'root' | 'trap'>,
   components: Omit<DataPlaneComponents, 'shareable' | 'directory' | 'identity' | 'indexes'> & {
     readonly indexes: LocalIndexes;
     readonly images: Pick<ImageRecords, 'namesOf'>;
@@ -40,7 +40,10 @@ export async function joinSwarm(
       documents: { store, isPrivate },
       indexes: createSharedIndexes({ ...components, shareable }),
     },
-    { root: config.root, host: parseListen(listen).host, dataPort, uploadBytesPerSecond },
+    {
+      ...{ root: config.root, host: parseListen(listen).host, dataPort, uploadBytesPerSecond },
+      deadlineMs: config.trap.faultDeadlineMs,
+    },
     async (held, { fingerprint }) => {
       const swarm = await startConfiguredSwarm(config, { held, clock, log }, { fingerprint });
       if (swarm === undefined) throw new ShoalError('CONFIG_INVALID', 'swarm.listen is set without swarm.key_file');

@@ -26,6 +26,8 @@ export interface NeighbourhoodInit {
   readonly dataPort: number;
   /** 0: no limit. */
   readonly uploadBytesPerSecond: number;
+  /** What a cold read may take, ms. */
+  readonly deadlineMs?: number;
 }
 
 /**
@@ -38,16 +40,13 @@ export async function openNeighbourhood<Directory extends PeerDirectory & { stop
   joinSwarm: (held: HeldChunks, facts: { readonly fingerprint: string }) => Promise<Directory>,
 ): Promise<Neighbourhood<Directory>> {
   const { shareable } = components;
+  const { root, dataPort: port, ...rest } = init;
   const stack = new AsyncDisposableStack();
   try {
-    const identity = await loadTlsIdentity({ keysDir: join(init.root, 'keys') });
+    const identity = await loadTlsIdentity({ keysDir: join(root, 'keys') });
     const directory = await joinSwarm(createHeldChunks(components), identity);
     stack.defer(() => directory.stop());
-    const { host, dataPort, uploadBytesPerSecond } = init;
-    const plane = createDataPlane(
-      { ...components, directory, identity },
-      { host, port: dataPort, uploadBytesPerSecond },
-    );
+    const plane = createDataPlane({ ...components, directory, identity }, { port, ...rest });
     stack.defer(() => plane.stop());
     await plane.start();
     const opening = openKept(components.blobs);

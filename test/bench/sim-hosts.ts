@@ -1,7 +1,9 @@
 /**
  * The simulator against hosts of their own (network namespaces behind `tc tbf`, real containerd and shoal): one host's
  * start is recorded (without prefetch, or it would not read cold), then all start the same cold image together, for real and simulated from the recording.
- * `npm run bench -- sim-hosts [--hosts N] [--registry MBIT] [--rate MBIT]`. Fails when time, registry egress or bytes from
+ * `npm run bench -- sim-hosts [--image model|python] [--hosts N] [--registry MBIT] [--rate MBIT]`. The
+ * container reads a model of 64 MiB (`model`) or starts Python (`python`: thousands of small chunks, which many hosts on few
+ * processors take for reasons that the simulator does not know). Fails when time, registry egress or bytes from
  * neighbours differ by more than 15 %.
  */
 import { writeFileSync } from 'node:fs';
@@ -13,10 +15,12 @@ import { parseScenario } from '../../sim/scenario/parse.ts';
 import { type HostFacts, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
 import { prepareImages } from '../lab/images.ts';
 import { connected, spent, swarmSection } from '../lab/swarm.ts';
+import { modelImage } from './support/images.ts';
 import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({
   options: {
+    image: { type: 'string', default: 'model' },
     hosts: { type: 'string', default: '8' },
     registry: { type: 'string', default: '20' },
     rate: { type: 'string', default: '1000' },
@@ -28,7 +32,11 @@ const MIB = 1024 * 1024;
 const TOLERANCE = 0.15;
 /** What tbf leaves for payload: Ethernet, IP and TCP headers of full frames. */
 const PAYLOAD = 1_448 / 1_514;
-const images = await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
+const isModel = values.image === 'model';
+const images = isModel
+  ? await modelImage()
+  : await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
+const SCRIPT = isModel ? 'cat /model/part-* | wc -c' : 'python3 /srv/app/hello.py';
 
 interface Outcome {
   readonly ms: number;
@@ -49,7 +57,7 @@ function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
 }
 
 async function start(host: LabHost, { registry }: LabHosts): Promise<void> {
-  const { status, stderr } = await host.run(`${registry}/${images.estargz}`, 'python3 /srv/app/hello.py');
+  const { status, stderr } = await host.run(`${registry}/${images.estargz}`, SCRIPT);
   if (status !== 0) throw new Error(`the container of ${host.name} failed: ${stderr}`);
 }
 
@@ -57,6 +65,7 @@ async function start(host: LabHost, { registry }: LabHosts): Promise<void> {
 async function record(): Promise<string> {
   return await lab(1, async (one) => {
     const [host] = one.hosts as [LabHost];
+    await host.pull(`${one.registry}/${images.estargz}`);
     await host.shoal.post('/v1/trace', { do: 'start' });
     await start(host, one);
     const lines: unknown[] = [];
@@ -71,11 +80,14 @@ async function record(): Promise<string> {
 async function real(): Promise<Outcome> {
   return await lab(COUNT, async (many) => {
     let ms = 0;
+    // Manifests and indexes are not simulated.
+    await Promise.all(many.hosts.map((host) => host.pull(`${many.registry}/${images.estargz}`)));
     const bill = await spent(many.hosts, async () => {
       const begun = performance.now();
       await Promise.all(many.hosts.map((host) => start(host, many)));
       ms = performance.now() - begun;
     });
+    for (const { name, status } of many.hosts) console.log(name, JSON.stringify((await status()).swarm?.claims));
     console.log(
       `distinct ${bill.distinctBytes}, by source ${JSON.stringify(bill.bytes)}, fetched ${bill.fetchedBytes}`,
     );

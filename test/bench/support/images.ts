@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { access, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,6 +13,8 @@ const RECIPE = 1;
 /** Bytes of the one large file. */
 export const BIG_BYTES = 512 * 1024 * 1024;
 const SMALL_FILES = 2_000;
+const MODEL_PARTS = 16;
+const MODEL_PART_BYTES = 4 * 1024 * 1024;
 const VARIANTS = 10;
 const VARIANT_FILES = 300;
 
@@ -54,6 +57,24 @@ export async function variantImages(say = console.log): Promise<{ storage: strin
     }
   });
   return { storage, estargz: names.map((name) => name.estargz) };
+}
+
+/** Debian + Python, and 64 MiB that do not compress in files of 4 MiB (`/model/part-*`): a start by transfer, not by processor. */
+export async function modelImage(say = console.log): Promise<{ storage: string; estargz: string }> {
+  const names = { plain: 'bench/model:plain', estargz: 'bench/model:esgz' };
+  const lab = await prepareImages(CACHE, say);
+  const storage = await cached(`bench-model-${RECIPE}`, async (work, fresh) => {
+    say('building the image with a model (once; it is cached)');
+    const base = join(work, 'base');
+    const app = join(work, 'app');
+    await unpackBase(lab.storage, lab.plain, base);
+    await mkdir(join(app, 'model'), { recursive: true });
+    for (let part = 10; part < 10 + MODEL_PARTS; part += 1) {
+      await writeFile(join(app, 'model', `part-${part}`), randomBytes(MODEL_PART_BYTES));
+    }
+    await buildImage(work, fresh, [base, app], names);
+  });
+  return { storage, ...names };
 }
 
 async function cached(name: string, build: (work: string, fresh: string) => Promise<void>): Promise<string> {

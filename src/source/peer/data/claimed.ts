@@ -28,6 +28,8 @@ export interface ClaimedComponents {
   readonly known?: (ref: ChunkRef) => readonly Neighbour[];
   readonly hedging: Hedging;
   readonly clock: Clock;
+  /** Time that a cold read may take in all, ms. */
+  readonly deadlineMs?: number;
 }
 
 /** What became of reads that nobody in the swarm could serve at once. */
@@ -76,6 +78,7 @@ const RENEW_CHECK_MS = 1_000;
 class ClaimingStore implements ClaimedStore {
   readonly #components: ClaimedComponents;
   readonly #batches: ClaimBatches;
+  readonly #waitMs: number;
   readonly #units = new Map<string, Unit>();
   #renewing: NodeJS.Timeout | undefined;
   readonly #stats = { granted: 0, waited: 0, gaveUp: 0, hedged: 0, again: 0 };
@@ -83,6 +86,8 @@ class ClaimingStore implements ClaimedStore {
   constructor(components: ClaimedComponents) {
     this.#components = components;
     this.#batches = createClaimBatches(components);
+    const { waitMs, waitPerDeadline } = CLAIM_WAIT_LIMITS;
+    this.#waitMs = Math.min(waitMs, waitPerDeadline * (components.deadlineMs ?? Number.POSITIVE_INFINITY));
   }
 
   has(ref: ChunkRef): boolean | Promise<boolean> {
@@ -121,12 +126,13 @@ class ClaimingStore implements ClaimedStore {
     const { clock } = this.#components;
     const { signal } = options;
     const startedMs = clock.nowMs();
-    const { againMs, waitMs, prefetchWaitMs } = CLAIM_WAIT_LIMITS;
-    const leftMs = (): number => startedMs + (options.urgency === 'prefetch' ? prefetchWaitMs : waitMs) - clock.nowMs();
+    const { againMs, prefetchWaitMs } = CLAIM_WAIT_LIMITS;
+    const mostMs = (): number => (options.urgency === 'prefetch' ? prefetchWaitMs : this.#waitMs);
+    const leftMs = (): number => startedMs + mostMs() - clock.nowMs();
     for (let round = 0; ; round += 1) {
       const answer = await orAborted(unit.answer, signal);
       if (answer.kind === 'granted') return await this.#fetch(unit, ref, { options, startedMs });
-      const forMs = Math.min(waitMs, leftMs());
+      const forMs = Math.min(this.#waitMs, leftMs());
       const chunk =
         forMs <= 0 ? undefined : await this.#fromHolders(unit, ref, answer.holders, { options, startedMs, forMs });
       if (chunk !== undefined) {

@@ -88,10 +88,13 @@ function pick(indexes: SharedIndexes | undefined): { indexes?: SharedIndexes } {
   return indexes === undefined ? {} : { indexes };
 }
 
-/** Where the server listens, and how much it gives: `uploadBytesPerSecond` 0 is without limit. */
+/**
+ * Where the server listens, and how much it gives: `uploadBytesPerSecond` 0 is without limit. `deadlineMs`: what a cold read
+ * may take.
+ */
 export function createDataPlane(
   components: DataPlaneComponents,
-  init: { host: string; port: number; uploadBytesPerSecond?: number; uploadSlots?: number },
+  init: { host: string; port: number; uploadBytesPerSecond?: number; uploadSlots?: number; deadlineMs?: number },
 ): DataPlane {
   const { directory, identity, blobs, local, outside, counters, ledger, shareable, clock, log } = components;
   const table = (blob: Digest): ChunkTable | undefined => blobs.opened(blob)?.table;
@@ -110,6 +113,7 @@ export function createDataPlane(
     ask: (holders, options) => counted(neighbours.asking(holders, options)),
     complete: (blob, first, end) => completeRows(blobs, blob, first, end),
     known: (ref) => neighbours.known(ref),
+    ...(init.deadlineMs === undefined ? {} : { deadlineMs: init.deadlineMs }),
   });
   const chunksWith = ({ blob, index }: ChunkRef): number => {
     const rows = table(blob);

@@ -77,6 +77,14 @@ for (const { title, blob, init } of [
   });
 }
 
+test('a chunk that the registry takes ten seconds for is fetched once', { timeout: 120_000 }, async () => {
+  const blob = testBlob(randomChunks(1, 1024 * 1024));
+  const { devices, origin, stack } = await crowd(blob, {}, 100);
+  await using _ = stack;
+  await Promise.all(devices.map((device) => readThrough(device, 131_072)));
+  assert.equal(origin.bytes, blob.compressed.length);
+});
+
 test('nodes that start after the first take nothing from the registry', { timeout: 120_000 }, async () => {
   const blob = testBlob(randomChunks(60, 60_000));
   const { members, devices, origin, stack } = await crowd(blob);
