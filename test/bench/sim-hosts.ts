@@ -8,14 +8,12 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { runPolicy } from '../../sim/run.ts';
 import { parseScenario } from '../../sim/scenario/parse.ts';
 import { type HostFacts, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
-import { prepareImages } from '../lab/images.ts';
 import { connected, spent, swarmSection } from '../lab/swarm.ts';
-import { modelImage } from './support/images.ts';
+import { prepareStart } from './support/starts.ts';
 import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({
@@ -32,11 +30,7 @@ const MIB = 1024 * 1024;
 const TOLERANCE = 0.15;
 /** What tbf leaves for payload: Ethernet, IP and TCP headers of full frames. */
 const PAYLOAD = 1_448 / 1_514;
-const isModel = values.image === 'model';
-const images = isModel
-  ? await modelImage()
-  : await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
-const SCRIPT = isModel ? 'cat /model/part-* | wc -c' : 'python3 /srv/app/hello.py';
+const { storage, image, script } = await prepareStart(values.image);
 
 interface Outcome {
   readonly ms: number;
@@ -50,14 +44,14 @@ function configOf(host: HostFacts): string {
 
 function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
   const rates = { rate: `${values.rate}mbit`, registryRate: `${values.registry}mbit` };
-  return withHosts({ count, storage: images.storage, ...rates, config: configOf }, async (hosts) => {
+  return withHosts({ count, storage, ...rates, config: configOf }, async (hosts) => {
     await connected(hosts, hosts.hosts, count - 1);
     return await use(hosts);
   });
 }
 
 async function start(host: LabHost, { registry }: LabHosts): Promise<void> {
-  const { status, stderr } = await host.run(`${registry}/${images.estargz}`, SCRIPT);
+  const { status, stderr } = await host.run(`${registry}/${image}`, script);
   if (status !== 0) throw new Error(`the container of ${host.name} failed: ${stderr}`);
 }
 
@@ -65,7 +59,7 @@ async function start(host: LabHost, { registry }: LabHosts): Promise<void> {
 async function record(): Promise<string> {
   return await lab(1, async (one) => {
     const [host] = one.hosts as [LabHost];
-    await host.pull(`${one.registry}/${images.estargz}`);
+    await host.pull(`${one.registry}/${image}`);
     await host.shoal.post('/v1/trace', { do: 'start' });
     await start(host, one);
     const lines: unknown[] = [];
@@ -81,7 +75,7 @@ async function real(): Promise<Outcome> {
   return await lab(COUNT, async (many) => {
     let ms = 0;
     // Manifests and indexes are not simulated.
-    await Promise.all(many.hosts.map((host) => host.pull(`${many.registry}/${images.estargz}`)));
+    await Promise.all(many.hosts.map((host) => host.pull(`${many.registry}/${image}`)));
     const bill = await spent(many.hosts, async () => {
       const begun = performance.now();
       await Promise.all(many.hosts.map((host) => start(host, many)));

@@ -1,27 +1,26 @@
 /**
  * What neighbours save and cost, on hosts of their own: registry egress ÷ bytes the containers read, for hosts that
  * start one cold image together and for hosts that start it one after another, and the time until all have printed ÷
- * the time of one host alone behind the same slow registry. `npm run bench -- swarm-hosts [--hosts N] [--registry RATE]
- * [--rate RATE]`
+ * the time of one host alone behind the same slow registry. `npm run bench -- swarm-hosts [--image python|model]
+ * [--hosts N] [--registry RATE] [--rate RATE]`
  */
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { type HostsInit, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
-import { prepareImages } from '../lab/images.ts';
 import { connected, type SwarmBill, settled, spent, swarmSection } from '../lab/swarm.ts';
 import { processUsage } from './support/process-usage.ts';
+import { prepareStart } from './support/starts.ts';
 
 const { values } = parseArgs({
   options: {
+    image: { type: 'string', default: 'python' },
     hosts: { type: 'string', default: '8' },
     registry: { type: 'string', default: '20mbit' },
     rate: { type: 'string', default: '1gbit' },
   },
 });
 const COUNT = Number(values.hosts);
-const HELLO = 'python3 /srv/app/hello.py';
 const MIB = 1024 * 1024;
-const images = await prepareImages(fileURLToPath(new URL('../../.cache/images', import.meta.url)), console.log);
+const prepared = await prepareStart(values.image);
 
 interface Outcome {
   readonly bill: SwarmBill;
@@ -47,7 +46,7 @@ function add(sum: Record<string, number>, more: Readonly<Record<string, number>>
 function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
   const init: HostsInit = {
     count,
-    storage: images.storage,
+    storage: prepared.storage,
     rate: values.rate,
     registryRate: values.registry,
     config: (host) => swarmSection(host),
@@ -59,7 +58,7 @@ function lab<T>(count: number, use: (lab: LabHosts) => Promise<T>): Promise<T> {
 }
 
 async function start(host: LabHost, image: string): Promise<void> {
-  const { status, stderr } = await host.run(image, HELLO);
+  const { status, stderr } = await host.run(image, prepared.script);
   if (status !== 0) throw new Error(`the container of ${host.name} failed: ${stderr}`);
 }
 
@@ -69,7 +68,7 @@ async function measure(lab: LabHosts, work: (image: string) => Promise<unknown>)
   let ms = 0;
   const bill = await spent(lab.hosts, async () => {
     const begun = performance.now();
-    await work(`${lab.registry}/${images.estargz}`);
+    await work(`${lab.registry}/${prepared.image}`);
     ms = performance.now() - begun;
   });
   const cpuSeconds = daemonSeconds(lab.hosts) - cpuBefore;
