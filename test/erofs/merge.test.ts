@@ -48,18 +48,29 @@ function paths(tree: LayerTree): string[] {
 }
 
 test('upper directories win with their metadata and add their children', () => {
-  const low = layer(
-    dirOf(
-      { etc: { hosts: 'file', passwd: 'file' } },
-      { mode: 0o700, xattrs: new Map([[byteString('user.a'), new Uint8Array(1)]]) },
-    ),
-  );
-  const high = layer(dirOf({ etc: { hosts: 'whiteout', group: 'file' } }, { mode: 0o555, mtimeSec: 9 }));
+  const below = { mode: 0o700, xattrs: new Map([[byteString('user.a'), new Uint8Array(1)]]) };
+  const low = layer(dirOf({ etc: dirOf({ hosts: 'file', passwd: 'file' }, below) }));
+  const above = { mode: 0o555, mtimeSec: 9 };
+  const high = layer(dirOf({ etc: dirOf({ hosts: 'whiteout', group: 'file' }, above) }));
   const merged = mergeLayers([low, high], BOTTOM);
   assert.deepEqual(paths(merged), ['/ dir', '/etc dir', '/etc/group file', '/etc/passwd file']);
-  assert.equal(merged.root.mode, 0o555);
-  assert.equal(merged.root.mtimeSec, 9);
-  assert.equal(merged.root.xattrs, undefined);
+  const etc = merged.root.children.get(byteString('etc')) as DirNode;
+  assert.equal(etc.mode, 0o555);
+  assert.equal(etc.mtimeSec, 9);
+  assert.equal(etc.xattrs, undefined);
+});
+
+test('the root is 0755 root:root whatever layers say of it, as containerd makes it', () => {
+  const said = {
+    mode: 0o700,
+    uid: 1000,
+    gid: 7,
+    mtimeSec: 9,
+    xattrs: new Map([[byteString('user.a'), new Uint8Array(1)]]),
+  };
+  const { root } = mergeLayers([layer(dirOf({}, said))], BOTTOM);
+  const { mode, uid, gid, mtimeSec, xattrs } = root;
+  assert.deepEqual([mode, uid, gid, mtimeSec, xattrs], [0o755, 0, 0, 9, undefined]);
 });
 
 test('an opaque directory hides what is below it and keeps its own children', () => {
@@ -196,6 +207,8 @@ function describeModel(model: Map<string, ModelEntry>): Record<string, PathFacts
     if (path !== '/')
       dirs.get(cut === 0 ? '/' : path.slice(0, cut))?.children.set(path.slice(cut + 1) as ByteString, copy);
   }
+  // layers have no say in it
+  delete Object.assign(root, { mode: 0o755, uid: 0, gid: 0 }).xattrs;
   return describeTree({ root });
 }
 
@@ -252,11 +265,11 @@ test('a run merged for the middle, laid over any layers, shows the same as all o
 
 test('an implied directory keeps the attributes of the one below, also after a trip to disk', () => {
   const implied = (shape: Shape): DirNode => dirOf(shape, { implied: true });
-  const lower = dirOf({ etc: dirOf({ old: 'file' }, { mode: 0o1700, uid: 7 }) }, { mode: 0o711 });
+  const lower = dirOf({ etc: dirOf({ old: 'file' }, { mode: 0o1700, uid: 7 }) });
   const upper = implied({ etc: implied({ fresh: 'file' }), srv: implied({ app: 'file' }) });
   const stored = decodeTree(encodeTree({ root: upper }));
   const { root } = mergeLayers([layer(lower), { tree: stored, devices: [0] }], BOTTOM);
   const etc = root.children.get(byteString('etc')) as DirNode;
-  assert.deepEqual([root.mode, etc.mode, etc.uid, [...etc.children.keys()]], [0o711, 0o1700, 7, ['old', 'fresh']]);
+  assert.deepEqual([etc.mode, etc.uid, [...etc.children.keys()]], [0o1700, 7, ['old', 'fresh']]);
   assert.equal((root.children.get(byteString('srv')) as DirNode).mode, 0o755);
 });

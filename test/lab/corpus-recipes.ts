@@ -131,7 +131,7 @@ ln a/one a/two; ln a/one b/c/three; ln a/two d/four
 for n in $(seq 200); do echo $n > d/f$n; ln d/f$n b/l$n; done
 ln -s one a/sym; ln a/sym d/sym-too
 mkfifo a/pipe; ln a/pipe b/pipe-too`;
-    const second = 'mkdir -p a d && echo new > d/four && : > a/.wh.one';
+    const second = 'mkdir -p a d && echo new > d/four && : > a/.wh.one && chown 3:4 . && chmod 700 .';
     return [await scripted(work, 'first', first), await scripted(work, 'second', second)];
   }),
   recipe('capabilities', async (work) => {

@@ -26,7 +26,7 @@ export interface Corpus {
 }
 
 /** Raise when what is built changes, so that old caches are not used. */
-const RECIPE = 3;
+const RECIPE = 4;
 
 /** A recipe, or an image of another lab. */
 type Source =
