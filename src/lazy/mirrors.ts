@@ -54,8 +54,8 @@ export function createConfiguredMirrors(
       return { size, sources: sources.toReversed(), ...(remote === undefined ? {} : { remote }) };
     },
     window: windowsOf(components.blobs),
-    onExtent: ({ blob, index }, decoded) =>
-      void components.blobs.opened(blob)?.offerExtent(index, decoded, components.counters.name),
+    onExtent: async ({ blob, index }, decoded) =>
+      await components.blobs.opened(blob)?.offerExtent(index, decoded, components.counters.name),
   };
   const pullToken: PullToken = (registry, repository) => components.direct.pullToken({ registry, repository });
   let fetchedBytes = 0;

@@ -1,5 +1,4 @@
-import { freeBytes } from '../core/byte-pool.ts';
-import type { Chunk, ChunkRef } from '../core/chunk.ts';
+import { type Chunk, type ChunkRef, usedUp } from '../core/chunk.ts';
 import type { Digest } from '../core/digest.ts';
 import { atMost } from '../core/turns.ts';
 import { hasCode } from '../errors.ts';
@@ -142,7 +141,7 @@ async function lend(reading: Reading): Promise<LentChunk | undefined> {
 
 function leave(reading: Reading, chunk: Chunk): void {
   reading.users -= 1;
-  if (reading.users === 0 && chunk.owned) freeBytes(chunk.bytes);
+  if (reading.users === 0) usedUp(chunk);
 }
 
 /** Verified chunks, least recently used out first. */

@@ -188,7 +188,7 @@ async function makeLab(t: TestContext, init: LabInit = {}) {
           decoded += 1;
           return decodeExtent(...args);
         },
-        onExtent: ({ blob, index: row }, bytes) => void store.opened(blob)?.offerExtent(row, bytes, 'origin'),
+        onExtent: async ({ blob, index: row }, bytes) => await store.opened(blob)?.offerExtent(row, bytes, 'origin'),
       }),
     );
   };
