@@ -16,7 +16,7 @@ import type { BlobStore } from '../store/blob-store.ts';
 import type { SourceCounters } from '../store/count.ts';
 import type { ImageRecords } from './images.ts';
 import type { BlobOpener } from './layer-opener.ts';
-import { windowsOf } from './origin-blobs.ts';
+import { windowsOf } from './layer-windows.ts';
 import { createConfiguredPolicy } from './registry.ts';
 
 /** The mirrors a configuration asks for. */
