@@ -95,16 +95,21 @@ try {
     }
     // What an image of the own files alone would be: that is how few bytes could have them.
     const packed = (await indexesOf(host, images.apart))[1]?.chunks.compressedSize as number;
-    console.log('fetched: compressed bytes of the layers, counted as they come from the registry');
-    console.log(`own: what only the second image has; ${mb(packed)} as a tar.gz without anything else`);
     console.log(
-      'second   first fetched   second fetched   own, uncompressed   spans with own   fetched/own tar.gz   fetched/own, uncompressed',
+      `fetched: compressed bytes of layers, as they come from the registry. Own: what only the second image has,`,
     );
+    console.log(
+      `as chunks (uncompressed), as the compressed spans they lie in, and ${mb(packed)} as a tar.gz of its own.`,
+    );
+    const widths = [8, 15, 16, 10, 13, 16, 14];
+    const line = (cells: readonly string[]): void =>
+      console.log(cells.map((cell, column) => cell.padStart(widths[column] as number)).join('  '));
+    line(['second', 'first fetched', 'second fetched', 'own bytes', 'their spans', 'fetched/tar.gz', 'fetched/bytes']);
     for (const how of ['apart', 'mixed'] as const) {
       const bytes = await fetched(host, config, images[how]);
       const own = ownOf(await indexesOf(host, images[how]), known);
       const ratios = [bytes.second / packed, bytes.second / own.chunks].map((ratio) => ratio.toFixed(3));
-      console.log(how, mb(bytes.first), mb(bytes.second), mb(own.chunks), mb(own.spans), ...ratios);
+      line([how, mb(bytes.first), mb(bytes.second), mb(own.chunks), mb(own.spans), ...ratios]);
     }
   } finally {
     await registry.stop();
