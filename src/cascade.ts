@@ -79,7 +79,7 @@ export async function openCascade(
     {
       blobs: createOriginBlobs({ blobs, registry: direct, asked }),
       onFetched: (_blob, bytes) => onFetched(bytes),
-      onExtent: ({ blob, index }, decoded) => void blobs.opened(blob)?.offerExtent(index, decoded, origin.name),
+      onExtent: async ({ blob, index }, decoded) => await blobs.opened(blob)?.offerExtent(index, decoded, origin.name),
     },
     { demandRequestBytes: config.fetch.requestBytesMax },
   );

@@ -1,4 +1,5 @@
 import { ShoalError } from '../errors.ts';
+import { freeBytes } from './byte-pool.ts';
 import { type Digest, digestHex, isContentDigest } from './digest.ts';
 
 declare const chunkBrand: unique symbol;
@@ -34,6 +35,8 @@ export interface Chunk {
   readonly bytes: Uint8Array;
   /** Nobody else holds the buffer of `bytes`: who uses the chunk up may free it (`freeBytes`). */
   readonly owned: boolean;
+  /** Present when the buffer has other users, whom who uses the chunk up tells by calling it, once. */
+  readonly lent?: (() => void) | undefined;
   /** Present when the bytes were read from a file of this node and sharing its blocks may pay. */
   readonly onDisk?: DiskCopy | undefined;
 }
@@ -41,6 +44,7 @@ export interface Chunk {
 /** What who made a chunk knows of its bytes. */
 export interface ChunkOrigin {
   readonly owned?: boolean;
+  readonly lent?: (() => void) | undefined;
   readonly onDisk?: DiskCopy | undefined;
 }
 
@@ -52,13 +56,13 @@ export function matchedChunk(
   ref: Pick<ChunkRef, 'digest' | 'length'>,
   bytes: Uint8Array,
   foundHex: string,
-  { owned = false, onDisk }: ChunkOrigin = {},
+  { owned = false, lent, onDisk }: ChunkOrigin = {},
 ): Chunk {
   if (bytes.byteLength !== ref.length) throw wrongLength(ref, bytes);
   if (!isContentDigest(ref.digest) || foundHex !== digestHex(ref.digest)) {
     throw new ShoalError('CHUNK_CORRUPT', `chunk ${ref.digest} has digest ${foundHex}`);
   }
-  return { digest: ref.digest, bytes, owned, onDisk } as Chunk;
+  return { digest: ref.digest, bytes, owned, lent, onDisk } as Chunk;
 }
 
 /**
@@ -69,12 +73,12 @@ export function matchedChunk(
 export function spanChunk(
   { digest, length }: Pick<ChunkRef, 'digest' | 'length'>,
   bytes: Uint8Array,
-  { owned = false }: { owned?: boolean } = {},
+  { owned = false, lent }: Pick<ChunkOrigin, 'owned' | 'lent'> = {},
 ): Chunk {
   if (isContentDigest(digest) || bytes.byteLength !== length) {
     throw new ShoalError('CHUNK_CORRUPT', `${bytes.byteLength} bytes of a compressed range are not chunk ${digest}`);
   }
-  return { digest, bytes, owned } as Chunk;
+  return { digest, bytes, owned, lent } as Chunk;
 }
 
 /** CHUNK_CORRUPT: too many bytes, or too few. */
@@ -84,5 +88,11 @@ export function wrongLength({ digest, length }: Pick<ChunkRef, 'digest' | 'lengt
 
 /** The chunk for several users, none of whom may free it. */
 export function sharedChunk(chunk: Chunk): Chunk {
-  return chunk.owned ? { ...chunk, owned: false } : chunk;
+  return chunk.owned || chunk.lent !== undefined ? { ...chunk, owned: false, lent: undefined } : chunk;
+}
+
+/** To be called once by who has used the chunk up and gave it to nobody: its memory can be used again. */
+export function usedUp({ owned, lent, bytes }: Chunk): void {
+  if (owned) freeBytes(bytes);
+  else lent?.();
 }

@@ -16,7 +16,7 @@ import type { BlobStore } from '../store/blob-store.ts';
 import type { SourceCounters } from '../store/count.ts';
 import type { ImageRecords } from './images.ts';
 import type { BlobOpener } from './layer-opener.ts';
-import { windowsOf } from './origin-blobs.ts';
+import { windowsOf } from './layer-windows.ts';
 import { createConfiguredPolicy } from './registry.ts';
 
 /** The mirrors a configuration asks for. */
@@ -54,8 +54,8 @@ export function createConfiguredMirrors(
       return { size, sources: sources.toReversed(), ...(remote === undefined ? {} : { remote }) };
     },
     window: windowsOf(components.blobs),
-    onExtent: ({ blob, index }, decoded) =>
-      void components.blobs.opened(blob)?.offerExtent(index, decoded, components.counters.name),
+    onExtent: async ({ blob, index }, decoded) =>
+      await components.blobs.opened(blob)?.offerExtent(index, decoded, components.counters.name),
   };
   const pullToken: PullToken = (registry, repository) => components.direct.pullToken({ registry, repository });
   let fetchedBytes = 0;

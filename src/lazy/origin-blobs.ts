@@ -1,11 +1,11 @@
 import type { Digest } from '../core/digest.ts';
 import { ShoalError } from '../errors.ts';
 import type { RangedBlob } from '../image/layer-reader.ts';
-import { readWindow } from '../image/pass/windows.ts';
 import type { AskedRegistries } from '../source/asked-registries.ts';
 import type { OriginBlobs } from '../source/origin/origin-store.ts';
 import type { RegistryClient } from '../source/origin/registry-client.ts';
 import type { BlobStore } from '../store/blob-store.ts';
+import { windowsOf } from './layer-windows.ts';
 
 /** The origin's view of the blob store: tables, and each blob by range from whichever repository has it. */
 export function createOriginBlobs(components: {
@@ -47,9 +47,4 @@ export function createOriginBlobs(components: {
     ranged,
     window: windowsOf(blobs),
   };
-}
-
-/** Reads deflate windows of plain layers from the store. */
-export function windowsOf(blobs: Pick<BlobStore, 'readWindows'>): (blob: Digest, row: number) => Promise<Uint8Array> {
-  return (blob, row) => readWindow(row, (offset, length) => blobs.readWindows(blob, offset, length));
 }

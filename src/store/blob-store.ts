@@ -53,7 +53,7 @@ export interface BlobStore {
   create(blob: Digest, content: NewBlob): Promise<BlobDevice>;
   /** An empty data file, for a blob whose bytes are here before its table is. Throws STORE_IO. */
   stage(): Promise<StagedData>;
-  /** Part of the blob's windows. Throws NOT_FOUND or STORE_IO; what is read is not checked. */
+  /** Up to `length` bytes of the blob's windows, fewer at their end. Throws NOT_FOUND or STORE_IO; what is read is not checked. */
   readWindows(blob: Digest, offset: number, length: number): Promise<Uint8Array>;
   /** The blob's device, undefined when there is none or its state was beyond use (logged as STATE_CORRUPT, removed). */
   open(blob: Digest): Promise<BlobDevice | undefined>;

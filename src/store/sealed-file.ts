@@ -61,14 +61,13 @@ export async function readSealed(path: string, kind: string): Promise<Uint8Array
   }
 }
 
-/** Part of a sealed file's payload, its checksum not looked at. Throws NOT_FOUND, STATE_CORRUPT (too short) or STORE_IO. */
+/** Up to `length` bytes of a sealed file's payload, its checksum not looked at. Throws NOT_FOUND or STORE_IO. */
 export async function readSealedRange(path: string, offset: number, length: number): Promise<Uint8Array> {
   const file = await openExisting(path);
   if (file === undefined) throw new ShoalError('NOT_FOUND', `${path} is not there`);
   try {
     const { bytesRead, buffer } = await file.read(new Uint8Array(length), 0, length, HEADER_BYTES + offset);
-    if (bytesRead < length) throw new ShoalError('STATE_CORRUPT', `${path} is too short`);
-    return buffer;
+    return buffer.subarray(0, bytesRead);
   } catch (error) {
     throw storeIo(error, `cannot read ${path}`);
   } finally {

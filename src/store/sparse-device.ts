@@ -1,7 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { BLOCK_BYTES, type BlockMap } from '../core/block-map.ts';
-import { freeBytes } from '../core/byte-pool.ts';
-import { type Chunk, type ChunkRef, spanChunk } from '../core/chunk.ts';
+import { type Chunk, type ChunkRef, spanChunk, usedUp } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { type Digest, digestHex } from '../core/digest.ts';
 import { ShoalError } from '../errors.ts';
@@ -211,8 +210,8 @@ class SparseDevice implements BlobDevice {
   }
 
   async offerExtent(row: number, decoded: Uint8Array, source: string): Promise<void> {
+    const spare: Promise<void>[] = [];
     try {
-      const spare: Promise<void>[] = [];
       for await (const { row: sibling, chunk } of this.#siblings(row, decoded)) {
         spare.push(this.#keep(sibling, chunk));
         this.#bytesBySource[source] = (this.#bytesBySource[source] ?? 0) + chunk.bytes.byteLength;
@@ -220,6 +219,8 @@ class SparseDevice implements BlobDevice {
       await Promise.all(spare);
     } catch (error) {
       this.#components.log.debug('spare chunks are not kept', { layer: this.name, error: String(error) });
+      // Nothing is being written out of it any more when this settles.
+      await Promise.allSettled(spare);
     }
   }
 
@@ -319,7 +320,7 @@ class SparseDevice implements BlobDevice {
       throw new ShoalError('CHUNK_CORRUPT', `asked for ${digest}, got ${chunk.digest}`);
     }
     await this.#keep(row, chunk);
-    if (chunk.owned) freeBytes(chunk.bytes);
+    usedUp(chunk);
   }
 
   /** Writes a chunk and marks it present. */

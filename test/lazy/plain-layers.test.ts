@@ -172,8 +172,8 @@ async function makeLab(t: TestContext, others: readonly IndexSource[] = [], diff
     store.connect(
       createOriginStore({
         blobs: createOriginBlobs({ blobs: store, registry }),
-        onExtent: ({ blob: digest, index }, decoded) =>
-          void store.opened(digest)?.offerExtent(index, decoded, 'origin'),
+        onExtent: async ({ blob: digest, index }, decoded) =>
+          await store.opened(digest)?.offerExtent(index, decoded, 'origin'),
       }),
     );
   };

@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
-import { freeBytes } from '../../src/core/byte-pool.ts';
-import type { ChunkRef } from '../../src/core/chunk.ts';
+import { freeBytes, takeBytes } from '../../src/core/byte-pool.ts';
+import { type Chunk, type ChunkRef, usedUp } from '../../src/core/chunk.ts';
 import type { ChunkTable } from '../../src/core/chunk-table.ts';
 import { ChunkTableBuilder } from '../../src/core/chunk-table-builder.ts';
 import { type Digest, sha256 } from '../../src/core/digest.ts';
 import { ShoalError } from '../../src/errors.ts';
 import { decodeExtent } from '../../src/image/codec.ts';
 import type { RangedBlob, ReadOptions } from '../../src/image/layer-reader.ts';
-import { createOriginStore } from '../../src/source/origin/origin-store.ts';
+import { createOriginStore, type OnExtent } from '../../src/source/origin/origin-store.ts';
 import type { ChunkStore } from '../../src/store/chunk-store.ts';
 import { FakeRangedBlob, randomChunks, type TestBlob, testBlob } from '../store/blob-fixture.ts';
 import { chunkStoreSuite } from '../suites/chunk-store-suite.ts';
@@ -109,6 +109,33 @@ test('chunks of one extent share one fetch, also those asked for soon after', as
   assert.equal(ranged.reads.length, 1);
   await Promise.all(refs.map((ref) => store.get(ref, { signal })));
   assert.equal(ranged.reads.length, 1);
+});
+
+test('what an extent decoded to is used again when nobody looks at it any more, not before', async () => {
+  const blob = testBlob(randomChunks(12, 200_000), { perExtent: 4 });
+  const offered = Promise.withResolvers<void>();
+  const decoded: Uint8Array[] = [];
+  const { store, refs } = originOf(blob, { keptBytes: 800_000 }, undefined, async (_ref, bytes) => {
+    decoded.push(bytes);
+    await offered.promise;
+  });
+  const isGone = (at: number): boolean => {
+    const taken = takeBytes(800_000);
+    const same = taken.buffer === decoded[at]?.buffer;
+    if (same) freeBytes(taken);
+    return same;
+  };
+  const [first, second] = await Promise.all(refs.slice(0, 2).map((ref) => store.get(ref, { signal })));
+  // Only one extent is kept: these take its place.
+  usedUp(await store.get(refs[4] as ChunkRef, { signal }));
+  usedUp(await store.get(refs[8] as ChunkRef, { signal }));
+  usedUp(first as Chunk);
+  offered.resolve();
+  await sleep(1);
+  assert.equal(isGone(0), false, 'one chunk of it is in use');
+  assert.deepEqual(Buffer.from((second as Chunk).bytes), blob.chunks[1]);
+  usedUp(second as Chunk);
+  assert.equal(isGone(0), true);
 });
 
 test('a wrong answer is fetched once more, then it is an error', async () => {
@@ -345,6 +372,7 @@ function originOf(
   blob: TestBlob,
   init: Parameters<typeof createOriginStore>[1] = {},
   onBytes: (bytes: number) => void = () => {},
+  onExtent?: OnExtent,
 ): { store: ChunkStore; refs: ChunkRef[]; ranged: FakeRangedBlob; opened: string[] } {
   const ranged = new FakeRangedBlob(blob);
   const opened: string[] = [];
@@ -358,6 +386,7 @@ function originOf(
         },
       },
       onFetched: (_blob, bytes) => onBytes(bytes),
+      ...(onExtent === undefined ? {} : { onExtent }),
     },
     init,
   );

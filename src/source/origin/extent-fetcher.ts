@@ -6,17 +6,15 @@ import type { RangedBlob } from '../../image/layer-reader.ts';
 import type { GetOptions } from '../../store/chunk-store.ts';
 import { type Flight, startFlight } from '../../store/flight.ts';
 import { verifySpan } from '../../store/verify-chunk.ts';
+import { type ComingExtent, comingExtent, type DecodedExtent } from './decoded-extent.ts';
 import { bytesHeld, Delivery, endOf, type Job, type Part, spanOf } from './delivery.ts';
-
-/** What an extent decodes to; `owned` when nobody else holds the buffer. */
-export interface DecodedExtent {
-  readonly bytes: Uint8Array;
-  readonly owned: boolean;
-}
 
 /** Decoded extents of one blob, each fetched by one caller for all. */
 export interface ExtentFetcher {
-  /** The first `extent.decodedLength` decoded bytes; unverified unless the extent has a digest. Throws what the blob or the decoder throws. */
+  /**
+   * The first `extent.decodedLength` decoded bytes, held for the caller, who releases them; unverified unless the extent
+   * has a digest. Throws what the blob or the decoder throws.
+   */
   get(row: number, extent: Extent, options: GetOptions): Promise<DecodedExtent>;
   /** Aborts everything under way. */
   close(): void;
@@ -65,7 +63,7 @@ export function createExtentFetcher(components: ExtentFetcherComponents, init: E
 class BatchingFetcher implements ExtentFetcher, Claim {
   readonly #components: ExtentFetcherComponents;
   readonly #limits: Required<ExtentFetcherInit>;
-  readonly #flights = new Map<number, Flight<Uint8Array>>();
+  readonly #flights = new Map<number, { readonly flight: Flight<DecodedExtent>; readonly coming: ComingExtent }>();
   #waiting: Job[] = [];
   #running = 0;
   #scheduled = false;
@@ -82,25 +80,23 @@ class BatchingFetcher implements ExtentFetcher, Claim {
 
   async get(row: number, extent: Extent, options: GetOptions): Promise<DecodedExtent> {
     options.signal.throwIfAborted();
-    let flight = this.#flights.get(row);
-    if (flight === undefined) {
-      const started = startFlight(
-        (shared) => this.#decoded(extent, shared),
-        () => {
-          if (this.#flights.get(row) === started) this.#flights.delete(row);
-        },
-      );
-      this.#flights.set(row, started);
-      flight = started;
+    let entry = this.#flights.get(row);
+    if (entry?.coming.hold() !== true) {
+      entry = this.#start(row, extent);
+      entry.coming.hold();
     }
-    const bytes = await flight.join(options);
-    // Undecoded bytes are a view of what the request brought.
-    return { bytes, owned: !flight.shared && extent.codec !== 'none' };
+    const { coming, flight } = entry;
+    try {
+      return await flight.join(options);
+    } catch (error) {
+      coming.release();
+      throw error;
+    }
   }
 
   close(): void {
     const reason = new ShoalError('UNAVAILABLE', 'the origin store is closed');
-    for (const flight of [...this.#flights.values()]) flight.cancel(reason);
+    for (const { flight } of [...this.#flights.values()]) flight.cancel(reason);
   }
 
   /** Looked at by the budget. */
@@ -117,6 +113,20 @@ class BatchingFetcher implements ExtentFetcher, Claim {
     if (bytes > room) return undefined;
     this.#begin(this.#waiting.splice(first, end - first), bytes);
     return bytes;
+  }
+
+  #start(row: number, extent: Extent): { readonly flight: Flight<DecodedExtent>; readonly coming: ComingExtent } {
+    const coming = comingExtent();
+    const flight = startFlight(
+      // Undecoded bytes are a view of what the request brought.
+      async (shared) => coming.arrived(await this.#decoded(extent, shared), extent.codec !== 'none'),
+      () => {
+        if (this.#flights.get(row) === entry) this.#flights.delete(row);
+      },
+    );
+    const entry = { flight, coming };
+    this.#flights.set(row, entry);
+    return entry;
   }
 
   async #decoded(extent: Extent, options: GetOptions): Promise<Uint8Array> {
@@ -136,7 +146,7 @@ class BatchingFetcher implements ExtentFetcher, Claim {
     try {
       const decoded = await decode(async () => {
         if (extent.digest !== undefined) await verifySpan(bytes, extent.digest);
-        const start = await this.#start(extent);
+        const start = await this.#spanStart(extent);
         return await this.#components.decode(extent.codec, bytes, extent.decodedLength, { signal, start });
       });
       // Not when it failed: a decoder that was stopped may still be reading.
@@ -147,7 +157,7 @@ class BatchingFetcher implements ExtentFetcher, Claim {
     }
   }
 
-  async #start({ checkpoint }: Extent): Promise<SpanStart | undefined> {
+  async #spanStart({ checkpoint }: Extent): Promise<SpanStart | undefined> {
     if (checkpoint === undefined) return undefined;
     const { bits, window } = checkpoint;
     return { bits, window: window === undefined ? undefined : await this.#components.window?.(window) };

@@ -8,12 +8,8 @@ import type { RangedBlob } from '../../image/layer-reader.ts';
 import type { ChunkStore, GetOptions } from '../../store/chunk-store.ts';
 import { chunkMissing } from '../../store/route.ts';
 import { verifyChunk } from '../../store/verify-chunk.ts';
-import {
-  createExtentFetcher,
-  type DecodedExtent,
-  type ExtentFetcher,
-  type ExtentFetcherInit,
-} from './extent-fetcher.ts';
+import type { DecodedExtent } from './decoded-extent.ts';
+import { createExtentFetcher, type ExtentFetcher, type ExtentFetcherInit } from './extent-fetcher.ts';
 
 /** Tuning of the origin store, see the defaults. */
 export interface OriginStoreInit extends ExtentFetcherInit {
@@ -21,8 +17,8 @@ export interface OriginStoreInit extends ExtentFetcherInit {
   readonly inFlightBytes?: number;
 }
 
-/** Told of what was decoded for a chunk when it holds other chunks too. */
-export type OnExtent = (ref: ChunkRef, decoded: Uint8Array) => void;
+/** Told of what was decoded for a chunk when it holds other chunks too; doesn't look at it any more once it resolves. */
+export type OnExtent = (ref: ChunkRef, decoded: Uint8Array) => Promise<void>;
 
 /** Where the origin store learns how a blob is cut and how to read it; undefined for a blob nobody knows. */
 export interface OriginBlobs {
@@ -70,7 +66,7 @@ class OriginStore implements ChunkStore {
   readonly #blobs: OriginBlobs;
   readonly #decode: typeof decodeExtent;
   readonly #onFetched: (blob: Digest, compressedBytes: number) => void;
-  readonly #onExtent: OnExtent;
+  readonly #onExtent: OnExtent | undefined;
   readonly #init: ExtentFetcherInit;
   readonly #kept: KeptExtents;
   readonly #budget: ByteBudget;
@@ -89,7 +85,7 @@ class OriginStore implements ChunkStore {
     this.#blobs = components.blobs;
     this.#decode = components.decode ?? decodeExtent;
     this.#onFetched = components.onFetched ?? (() => {});
-    this.#onExtent = components.onExtent ?? (() => {});
+    this.#onExtent = components.onExtent;
     this.#init = init;
     this.#kept = new KeptExtents(init.keptBytes ?? KEPT_BYTES);
     const most = init.inFlightBytes ?? IN_FLIGHT_BYTES;
@@ -136,17 +132,27 @@ class OriginStore implements ChunkStore {
   }
 
   async #attempt(ref: ChunkRef, { row, extent }: Located, options: GetOptions): Promise<Chunk> {
-    const kept = this.#kept.get(ref.blob, row.extent);
-    const { bytes, owned } =
-      kept === undefined ? await this.#fetch(ref, row.extent, extent, options) : { bytes: kept, owned: false };
-    const alone = extent.decodedLength === row.length;
-    const isNew = !alone && this.#kept.keep(ref.blob, row.extent, bytes);
-    const part = bytes.subarray(row.innerOffset, row.innerOffset + row.length);
+    const decoded = this.#kept.get(ref.blob, row.extent) ?? (await this.#fetch(ref, row.extent, extent, options));
+    const { bytes } = decoded;
+    const isNew = extent.decodedLength !== row.length && this.#kept.keep(ref.blob, row.extent, decoded);
     // Without a digest of its own it is as good as its extent, which the fetcher has checked.
     const verify = isContentDigest(ref.digest) ? verifyChunk : spanChunk;
-    const chunk = await verify(ref, part, { owned: owned && alone });
-    if (isNew) this.#onExtent(ref, bytes);
-    return chunk;
+    try {
+      const part = bytes.subarray(row.innerOffset, row.innerOffset + row.length);
+      const chunk = await verify(ref, part, { lent: () => decoded.release() });
+      if (isNew) this.#offer(ref, decoded);
+      return chunk;
+    } catch (error) {
+      decoded.release();
+      throw error;
+    }
+  }
+
+  #offer(ref: ChunkRef, decoded: DecodedExtent): void {
+    if (this.#onExtent === undefined || !decoded.hold()) return;
+    const release = (): void => decoded.release();
+    // Who fails may have left something half done, which goes on using it.
+    this.#onExtent(ref, decoded.bytes).then(release, () => {});
   }
 
   async #fetch(ref: ChunkRef, extentRow: number, extent: Extent, options: GetOptions): Promise<DecodedExtent> {
@@ -198,44 +204,51 @@ async function windowOf(blobs: OriginBlobs, blob: Digest, row: number): Promise<
 /** Decoded extents, least recently used out first. Unverified unless they have a digest: each chunk taken from one is hashed. */
 class KeptExtents {
   readonly #most: number;
-  readonly #held = new Map<string, Uint8Array>();
+  readonly #held = new Map<string, DecodedExtent>();
   #bytes = 0;
 
   constructor(most: number) {
     this.#most = most;
   }
 
-  get(blob: Digest, row: number): Uint8Array | undefined {
+  /** Held for the caller. */
+  get(blob: Digest, row: number): DecodedExtent | undefined {
     const key = `${blob}/${row}`;
-    const bytes = this.#held.get(key);
-    if (bytes === undefined) return undefined;
+    const decoded = this.#held.get(key);
+    if (decoded === undefined) return undefined;
     this.#held.delete(key);
-    this.#held.set(key, bytes);
-    return bytes;
+    this.#held.set(key, decoded);
+    decoded.hold();
+    return decoded;
   }
 
   /** False when it was kept already, or is too large. */
-  keep(blob: Digest, row: number, bytes: Uint8Array): boolean {
+  keep(blob: Digest, row: number, decoded: DecodedExtent): boolean {
     const key = `${blob}/${row}`;
-    if (this.#held.has(key) || bytes.byteLength > this.#most) return false;
-    this.#held.set(key, bytes);
-    this.#bytes += bytes.byteLength;
-    for (const [oldest, held] of this.#held) {
+    if (this.#held.has(key) || decoded.bytes.byteLength > this.#most) return false;
+    decoded.hold();
+    this.#held.set(key, decoded);
+    this.#bytes += decoded.bytes.byteLength;
+    for (const oldest of this.#held.keys()) {
       if (this.#bytes <= this.#most) break;
-      this.#held.delete(oldest);
-      this.#bytes -= held.byteLength;
+      this.#remove(oldest);
     }
     return true;
   }
 
   drop(blob: Digest, row: number): void {
-    const key = `${blob}/${row}`;
-    this.#bytes -= this.#held.get(key)?.byteLength ?? 0;
-    this.#held.delete(key);
+    this.#remove(`${blob}/${row}`);
   }
 
   clear(): void {
-    this.#held.clear();
-    this.#bytes = 0;
+    for (const key of [...this.#held.keys()]) this.#remove(key);
+  }
+
+  #remove(key: string): void {
+    const decoded = this.#held.get(key);
+    if (decoded === undefined) return;
+    this.#held.delete(key);
+    this.#bytes -= decoded.bytes.byteLength;
+    decoded.release();
   }
 }

@@ -3,8 +3,9 @@ import { createWriteStream } from 'node:fs';
 import { access, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { addLayer, prepareImages, pushAndConvert, writeLayout } from '../../lab/images.ts';
+import { addLayer, type LayerFile, prepareImages, pushAndConvert, writeLayout } from '../../lab/images.ts';
 import { run } from '../../lab/process.ts';
+import { startRegistry } from '../../lab/registry.ts';
 import { claimFolder } from './work-folder.ts';
 
 const CACHE = fileURLToPath(new URL('../../../.cache/images', import.meta.url));
@@ -12,6 +13,8 @@ const CACHE = fileURLToPath(new URL('../../../.cache/images', import.meta.url));
 const RECIPE = 1;
 /** Bytes of the one large file. */
 export const BIG_BYTES = 512 * 1024 * 1024;
+/** Bytes of files that only the later ones of kindred images have, at most. */
+const OWN_BYTES = 64 * 1024 * 1024;
 const SMALL_FILES = 2_000;
 const MODEL_PARTS = 16;
 const MODEL_PART_BYTES = 4 * 1024 * 1024;
@@ -77,6 +80,80 @@ export async function modelImage(say = console.log): Promise<{ storage: string; 
   return { storage, ...names };
 }
 
+/**
+ * An image of one layer, and two that have all its files and `OWN_BYTES` more, in plain `tar.gz`: `apart` has the files of
+ * the first in two other layers and its own ones in a layer between them, `mixed` has all in one layer, in order of name.
+ */
+export async function kindredImages(
+  say = console.log,
+): Promise<Record<'storage' | 'first' | 'apart' | 'mixed', string>> {
+  const names = { first: 'bench/kindred:first', apart: 'bench/kindred:apart', mixed: 'bench/kindred:mixed' };
+  const lab = await prepareImages(CACHE, say);
+  const storage = await cached(`bench-kindred-${RECIPE}`, async (work, fresh) => {
+    say('building three images that have files in common (once; they are cached)');
+    const base = join(work, 'base');
+    const own = join(work, 'own');
+    await unpackBase(lab.storage, lab.plain, base);
+    await copyOwn(base, own);
+    const shared = ['-C', base, '.'];
+    const share = ['-C', base, './usr/share'];
+    const images: [string, (readonly string[])[]][] = [
+      [names.first, [shared]],
+      [names.apart, [share, ['-C', own, '.'], ['--exclude=./usr/share', ...shared]]],
+    ];
+    for (const [name, layers] of images) await buildPlain(work, fresh, layers, name);
+    await run('cp', ['-a', `${own}/.`, base]);
+    await buildPlain(work, fresh, [shared], names.mixed);
+  });
+  return { storage, ...names };
+}
+
+/** Copies files of this machine that `base` does not have: those of every seventh folder, until there are `OWN_BYTES`. */
+async function copyOwn(base: string, own: string): Promise<void> {
+  const folders = new Map<string, string[]>();
+  for (const top of ['/usr/lib', '/usr/share']) {
+    for (const entry of await readdir(top, { recursive: true, withFileTypes: true })) {
+      const files = folders.get(entry.parentPath) ?? [];
+      folders.set(entry.parentPath, files);
+      if (entry.isFile() && !(await exists(join(base, entry.parentPath, entry.name)))) files.push(entry.name);
+    }
+  }
+  let left = OWN_BYTES;
+  const seventh = [...folders.keys()].sort().filter((_, index) => index % 7 === 0);
+  for (const folder of seventh) {
+    await mkdir(join(own, folder), { recursive: true });
+    for (const name of folders.get(folder) ?? []) {
+      const { size } = await stat(join(folder, name));
+      if (size > left || size > OWN_BYTES / 8) continue;
+      left -= size;
+      await copyFile(join(folder, name), join(own, folder, name));
+    }
+  }
+  if (left > OWN_BYTES / 2) throw new Error(`this machine has too few files: ${left} bytes short`);
+}
+
+/** An image of plain layers, each of what `tar` is told. */
+async function buildPlain(
+  work: string,
+  storage: string,
+  layers: readonly (readonly string[])[],
+  name: string,
+): Promise<void> {
+  const layout = join(work, 'layout');
+  await mkdir(join(layout, 'blobs/sha256'), { recursive: true });
+  const files = [];
+  for (const layer of layers) files.push(await addTar(work, layout, layer));
+  await writeLayout(layout, files);
+  const registry = await startRegistry({ workDir: work, storage });
+  try {
+    const to = `docker://${registry.host}/${name}`;
+    await run('skopeo', ['copy', '--dest-tls-verify=false', `oci:${layout}:image`, to], { timeoutMs: 300_000 });
+  } finally {
+    await registry.stop();
+  }
+  await rm(layout, { recursive: true });
+}
+
 async function cached(name: string, build: (work: string, fresh: string) => Promise<void>): Promise<string> {
   const storage = join(CACHE, name);
   if (await exists(storage)) return storage;
@@ -103,15 +180,19 @@ async function buildImage(
   const layout = join(work, 'layout');
   await mkdir(join(layout, 'blobs/sha256'), { recursive: true });
   const layers = [];
-  for (const root of roots) {
-    const tar = join(work, 'layer.tar');
-    await run('tar', ['--numeric-owner', '--sort=name', '--mtime=@1700000000', '-cf', tar, '-C', root, '.']);
-    layers.push(await addLayer(layout, tar));
-    await rm(tar);
-  }
+  for (const root of roots) layers.push(await addTar(work, layout, ['-C', root, '.']));
   await writeLayout(layout, layers);
   await pushAndConvert(work, storage, layout, names);
   for (const used of ['layout', 'containerd']) await rm(join(work, used), { recursive: true, force: true });
+}
+
+/** Adds what `tar` packs to a layout. */
+async function addTar(work: string, layout: string, what: readonly string[]): Promise<LayerFile> {
+  const tar = join(work, 'layer.tar');
+  await run('tar', ['--numeric-owner', '--sort=name', '--mtime=@1700000000', '-cf', tar, ...what]);
+  const layer = await addLayer(layout, tar);
+  await rm(tar);
+  return layer;
 }
 
 /** Unpacks the first layer of an image that lies in a registry's storage. */
