@@ -20,7 +20,7 @@ export function passFloor(path: string): number {
   const fd = openSync(path);
   let bytes = 0;
   for (let ended = false; !ended; ) {
-    const end = readSync(fd, input, {});
+    const end = readSync(fd, input, 0, INPUT_BYTES, null);
     if (end === 0) throw new Error(`${path} ends within its first gzip member`);
     blob.update(input.subarray(0, end));
     for (let start = 0; start < end && !ended; ) {
