@@ -17,7 +17,7 @@ export function passFloor(path: string): number {
   const inflater = createInflater();
   const input = Buffer.allocUnsafeSlow(INPUT_BYTES);
   const output = Buffer.allocUnsafeSlow(OUTPUT_BYTES);
-  const fd = openSync(path);
+  const fd = openSync(path, 'r');
   let bytes = 0;
   for (let ended = false; !ended; ) {
     const end = readSync(fd, input, 0, INPUT_BYTES, null);
