@@ -95,14 +95,14 @@ export function createZstdEncoder(init: { maxBytes: number; level: number }): Zs
   const lib = loadEncoder();
   const encoder = lib.create();
   if (encoder === null) throw new ShoalError('UNAVAILABLE', 'zstd does not start');
-  const room = Buffer.allocUnsafeSlow(Number(lib.bound(init.maxBytes)));
+  const room = new Uint8Array(Number(lib.bound(init.maxBytes)));
   let closed = false;
   return {
     encode(bytes) {
       const length = lib.encode(encoder, room, room.byteLength, bytes, bytes.byteLength, init.level);
       // An error is a number below zero, seen as one without a sign.
       if (Number(length) > room.byteLength) throw new ShoalError('UNAVAILABLE', `zstd does not pack (${length})`);
-      return Buffer.from(room.subarray(0, Number(length)));
+      return room.slice(0, Number(length));
     },
     close() {
       if (!closed) lib.free(encoder);

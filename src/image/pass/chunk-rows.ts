@@ -10,7 +10,8 @@ export interface ChunkRowInput {
   readonly length: number;
   /** Where its bytes start in the uncompressed layer. */
   readonly tarOffset: number;
-  readonly digest: Uint8Array;
+  /** SHA-256, hex. */
+  readonly digest: string;
 }
 
 /** How the chunks of a layer are obtained again: from the tar as it is, or from places where decoding can start. */
@@ -39,7 +40,7 @@ export class ChunkRows {
   add({ deviceBlock, length, tarOffset, digest }: ChunkRowInput): void {
     const at = DIGEST_BYTES * this.count;
     if (at === this.#digests.byteLength) this.#digests = Buffer.concat([this.#digests, Buffer.allocUnsafe(at)]);
-    this.#digests.set(digest, at);
+    this.#digests.write(digest, at, 'hex');
     this.#blocks.push(deviceBlock);
     this.#lengths.push(length);
     this.#tarOffsets.push(tarOffset);
