@@ -47,8 +47,11 @@ const REQUESTS_AHEAD = 4;
 const COPY_BYTES = 1024 * 1024;
 /** An idle thread ends, ms: layers of one pull come close together. */
 const IDLE_MS = 5_000;
-/** Heap of a thread: the largest tree (a million entries) takes 1 GB. */
-const THREAD_LIMITS = { maxOldGenerationSizeMb: 2048 };
+/**
+ * Heap of a thread: the largest tree (a million entries) takes 1 GB. What is new does not live long, but for the tree: with
+ * room of its own choice V8 takes 50 MiB for it.
+ */
+const THREAD_LIMITS = { maxOldGenerationSizeMb: 2048, maxYoungGenerationSizeMb: 6 };
 
 export function createPassThreads(): PassThreads {
   return new Threads();
