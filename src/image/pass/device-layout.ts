@@ -78,12 +78,13 @@ export class DeviceLayout implements TarSink {
 
   /** Gives the data that follows its place on the device. */
   #place(entry: TarEntry): FileExtent[] {
-    const extents: FileExtent[] = [];
     let deviceOffset = this.#stageOffset + this.#chunkAt;
-    for (const { offset, length } of runsOf(entry)) {
-      extents.push({ fileOffset: offset, length, device: 0, deviceOffset });
+    // Not pushed one by one: an array that grows has room for 17.
+    const extents = runsOf(entry).map(({ offset, length }): FileExtent => {
+      const extent = { fileOffset: offset, length, device: 0, deviceOffset };
       deviceOffset += Math.ceil(length / BLOCK_BYTES) * BLOCK_BYTES;
-    }
+      return extent;
+    });
     this.#tarAt = entry.dataOffset;
     this.#runs = extents.map(({ length }) => length);
     this.#runLeft = this.#runs.shift() ?? 0;

@@ -1,7 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { freeBytes } from '../../core/byte-pool.ts';
-import type { ChunkTable } from '../../core/chunk-table.ts';
-import { decodeChunkTable } from '../../core/chunk-table-codec.ts';
+import { ChunkTable } from '../../core/chunk-table.ts';
 import { type Digest, parseDigest } from '../../core/digest.ts';
 import { atMost } from '../../core/turns.ts';
 import { ShoalError } from '../../errors.ts';
@@ -243,7 +242,7 @@ function ownBytes(bytes: Uint8Array): Uint8Array {
 
 function passedOf(notice: Extract<PassNotice, { kind: 'result' }>): PassedLayer {
   const { packing, tree, chunks, windows, diffId, impliesDirs } = notice;
-  return { packing, tree, windows, impliesDirs, chunks: decodeChunkTable(chunks), diffId: parseDigest(diffId) };
+  return { packing, tree, windows, impliesDirs, chunks: new ChunkTable(chunks), diffId: parseDigest(diffId) };
 }
 
 /** A thread that ran out of memory read something that is too large. */

@@ -1,6 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
 import { parentPort } from 'node:worker_threads';
-import { encodeChunkTable } from '../../core/chunk-table-codec.ts';
 import { parseDigest } from '../../core/digest.ts';
 import { ShoalError } from '../../errors.ts';
 import { impliesDirs } from '../layer-tree.ts';
@@ -66,17 +65,29 @@ async function finish(): Promise<void> {
 }
 
 function report({ packing, tree, chunks, windows, diffId }: PassResult): void {
-  const parts = {
-    tree: encodeTree(tree),
-    chunks: encodeChunkTable(chunks),
-    windows: windows.length === 0 ? undefined : encodeWindows(windows),
+  const { columns } = chunks;
+  const packed = windows.length === 0 ? undefined : owned(encodeWindows(windows));
+  const encoded = owned(encodeTree(tree));
+  const { blockStart, length, extentOf, inner, digests } = columns;
+  const notice: PassNotice = {
+    kind: 'result',
+    packing,
+    tree: encoded,
+    chunks: columns,
+    windows: packed,
+    diffId,
+    impliesDirs: impliesDirs(tree),
   };
-  const whole = Object.values(parts).filter((part) => part !== undefined && part.byteLength === part.buffer.byteLength);
-  const notice = { kind: 'result', packing, ...parts, diffId, impliesDirs: impliesDirs(tree) } as const;
+  const parts = [encoded, blockStart, length, extentOf, inner, digests, ...(packed === undefined ? [] : [packed])];
   send(
     notice,
-    whole.map((part) => part?.buffer as ArrayBuffer),
+    parts.map(({ buffer }) => buffer as ArrayBuffer),
   );
+}
+
+/** The bytes as memory that can change hands: nothing else in it. */
+function owned(bytes: Uint8Array): Uint8Array {
+  return bytes.byteLength === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 
 function drop(): void {
