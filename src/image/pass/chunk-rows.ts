@@ -31,7 +31,7 @@ export class ChunkRows {
   readonly #blocks: number[] = [];
   readonly #lengths: number[] = [];
   readonly #tarOffsets: number[] = [];
-  #digests = Buffer.allocUnsafe(DIGEST_BYTES * 1024);
+  #digests = Buffer.allocUnsafeSlow(DIGEST_BYTES * 1024);
 
   get count(): number {
     return this.#lengths.length;
@@ -39,7 +39,7 @@ export class ChunkRows {
 
   add({ deviceBlock, length, tarOffset, digest }: ChunkRowInput): void {
     const at = DIGEST_BYTES * this.count;
-    if (at === this.#digests.byteLength) this.#digests = Buffer.concat([this.#digests, Buffer.allocUnsafe(at)]);
+    if (at === this.#digests.byteLength) this.#digests = Buffer.from(this.#digests.buffer.transfer(2 * at));
     this.#digests.write(digest, at, 'hex');
     this.#blocks.push(deviceBlock);
     this.#lengths.push(length);
