@@ -36,7 +36,7 @@ export interface PassThreads {
   close(): Promise<void>;
 }
 
-/** Passes at a time: each takes a core and up to 100 MiB, and the link to the registry is the bottleneck. */
+/** Passes at a time: each takes a core, 60 MiB and 1 MiB per thousand files, and the link to the registry is the bottleneck. */
 const PASSES_MAX = 2;
 /** Length of a request, bytes. */
 const REQUEST_BYTES = 4 * 1024 * 1024;
