@@ -75,9 +75,7 @@ export class ChunkTableBuilder {
   /** One growing buffer: an object per digest would cost three times the digest. */
   #keepDigest(index: number, digest: Uint8Array): void {
     if (32 * (index + 1) > this.#digests.byteLength) {
-      const grown = new Uint8Array(2 * this.#digests.byteLength);
-      grown.set(this.#digests);
-      this.#digests = grown;
+      this.#digests = new Uint8Array(this.#digests.buffer.transfer(2 * this.#digests.byteLength));
     }
     this.#digests.set(digest, 32 * index);
   }

@@ -7,7 +7,7 @@ const MAX_UINT_BYTES = 8;
 
 /** Appends varints and length-prefixed bytes to a buffer that grows. */
 export class ByteWriter {
-  #buffer = Buffer.allocUnsafe(START_BYTES);
+  #buffer = Buffer.allocUnsafeSlow(START_BYTES);
   #at: number;
 
   /** Leaves `reserved` zero bytes at the front for a header. */
@@ -49,16 +49,20 @@ export class ByteWriter {
     this.#at += bytes.byteLength;
   }
 
-  /** All that was written, a view; the writer must not be used afterwards. */
+  /** All that was written, memory of its own; the writer must not be used afterwards. */
   finish(): Uint8Array {
-    return this.#buffer.subarray(0, this.#at);
+    this.#resize(this.#at);
+    return this.#buffer;
   }
 
   #reserve(bytes: number): void {
     if (this.#at + bytes <= this.#buffer.byteLength) return;
-    const grown = Buffer.allocUnsafe(2 * Math.max(this.#buffer.byteLength, bytes));
-    this.#buffer.copy(grown, 0, 0, this.#at);
-    this.#buffer = grown;
+    this.#resize(2 * Math.max(this.#buffer.byteLength, bytes));
+  }
+
+  /** What is outgrown goes back at once: a large tree would leave as much again for a collection. */
+  #resize(length: number): void {
+    this.#buffer = Buffer.from(this.#buffer.buffer.transfer(length));
   }
 }
 

@@ -35,7 +35,23 @@ export interface Zstd {
   isError(code: number | bigint): number;
 }
 
+interface Encoder {
+  create(): unknown;
+  free(encoder: unknown): number;
+  /** The most that so many bytes can become. */
+  bound(length: number): number | bigint;
+  encode(
+    encoder: unknown,
+    output: Uint8Array,
+    room: number,
+    input: Uint8Array,
+    length: number,
+    level: number,
+  ): number | bigint;
+}
+
 let zstd: Zstd | undefined;
+let encoding: Encoder | undefined;
 
 /**
  * A decoder over the zstd inside the running Node.js, as `createInflater` is over its zlib. Windows beyond zstd's own
@@ -62,6 +78,34 @@ export function createZstdDecoder(): ZstdDecoder {
     },
     close() {
       if (!closed) lib.free(decoder);
+      closed = true;
+    },
+  };
+}
+
+/** Packs one piece of memory after the other into frames of their own, with what it needs for that kept between them. */
+export interface ZstdEncoder {
+  /** The frame, which is memory of its own and as long as it has to be. */
+  encode(bytes: Uint8Array): Uint8Array;
+  close(): void;
+}
+
+/** An encoder for pieces of at most `maxBytes`. Throws UNAVAILABLE. */
+export function createZstdEncoder(init: { maxBytes: number; level: number }): ZstdEncoder {
+  const lib = loadEncoder();
+  const encoder = lib.create();
+  if (encoder === null) throw new ShoalError('UNAVAILABLE', 'zstd does not start');
+  const room = new Uint8Array(Number(lib.bound(init.maxBytes)));
+  let closed = false;
+  return {
+    encode(bytes) {
+      const length = lib.encode(encoder, room, room.byteLength, bytes, bytes.byteLength, init.level);
+      // An error is a number below zero, seen as one without a sign.
+      if (Number(length) > room.byteLength) throw new ShoalError('UNAVAILABLE', `zstd does not pack (${length})`);
+      return room.slice(0, Number(length));
+    },
+    close() {
+      if (!closed) lib.free(encoder);
       closed = true;
     },
   };
@@ -110,6 +154,22 @@ export function loadZstd(): Zstd {
       isError: node.func('ZSTD_isError', 'uint', ['size_t']),
     };
     return zstd;
+  } catch (cause) {
+    throw new ShoalError('UNAVAILABLE', 'this Node.js does not export zstd', { cause });
+  }
+}
+
+function loadEncoder(): Encoder {
+  if (encoding !== undefined) return encoding;
+  try {
+    const node = koffi.load(null);
+    encoding = {
+      create: node.func('ZSTD_createCCtx', 'void *', []),
+      free: node.func('ZSTD_freeCCtx', 'size_t', ['void *']),
+      bound: node.func('ZSTD_compressBound', 'size_t', ['size_t']),
+      encode: node.func('ZSTD_compressCCtx', 'size_t', ['void *', 'void *', 'size_t', 'void *', 'size_t', 'int']),
+    };
+    return encoding;
   } catch (cause) {
     throw new ShoalError('UNAVAILABLE', 'this Node.js does not export zstd', { cause });
   }

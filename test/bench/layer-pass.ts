@@ -1,5 +1,6 @@
 /**
- * One pass over a tar.gz layer: speed per core, memory, size of the index; then each span decoded alone.
+ * One pass over a tar.gz layer: speed per core, and its share of what inflate and SHA-256 alone reach in the same run;
+ * memory, size of the index; then each span decoded alone.
  * `npm run bench -- layer-pass [--layer FILE.tar.gz] [--gib N]` (default: the Debian base layer of the lab; `--gib`
  * makes a layer of that many GiB or little more out of this machine's /usr)
  */
@@ -9,6 +10,7 @@ import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { takeBytes } from '../../src/core/byte-pool.ts';
 import { parseDigest } from '../../src/core/digest.ts';
 import { decodeExtent } from '../../src/image/codec.ts';
 import { encodeLayerIndex } from '../../src/image/layer-index/layer-index.ts';
@@ -17,6 +19,7 @@ import { createPassThreads } from '../../src/image/pass/pass-threads.ts';
 import { readWindow } from '../../src/image/pass/windows.ts';
 import { prepareImages } from '../lab/images.ts';
 import { run } from '../lab/process.ts';
+import { passFloor } from './support/pass-floor.ts';
 import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({ options: { layer: { type: 'string' }, gib: { type: 'string' } } });
@@ -52,7 +55,7 @@ async function fileBlob(path: string): Promise<RangedBlob & { close(): Promise<v
     digest: parseDigest(`sha256:${sha}`),
     size: (await stat(path)).size,
     async read(offset, length) {
-      const { buffer } = await file.read(Buffer.allocUnsafeSlow(length), 0, length, offset);
+      const { buffer } = await file.read(takeBytes(length), 0, length, offset);
       return buffer;
     },
     close: () => file.close(),
@@ -80,6 +83,10 @@ try {
   const index = encodeLayerIndex({ ...passed, layer: blob.digest });
   console.log(`layer ${(blob.size / 1e6).toFixed(0)} MB, ${mb.toFixed(0)} MB of files, ${passed.chunks.count} chunks`);
   console.log(`pass: ${(mb / seconds).toFixed(0)} MB/s, ${(mb / cpuSeconds).toFixed(0)} MB per CPU second`);
+  const floor = 1 / passFloor(path);
+  console.log(
+    `inflate and SHA-256 alone: ${floor.toFixed(0)} MB per CPU second; ratio ${(mb / cpuSeconds / floor).toFixed(2)}`,
+  );
   console.log(`peak RSS: ${(Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) / 1024).toFixed(0)} MiB`);
   console.log(
     `index: ${index.byteLength} bytes, ${((100 * index.byteLength) / blob.size).toFixed(2)} % of the layer, sha256 ${hash('sha256', index).slice(0, 12)}`,

@@ -10,7 +10,8 @@ export interface ChunkRowInput {
   readonly length: number;
   /** Where its bytes start in the uncompressed layer. */
   readonly tarOffset: number;
-  readonly digest: Uint8Array;
+  /** SHA-256, hex. */
+  readonly digest: string;
 }
 
 /** How the chunks of a layer are obtained again: from the tar as it is, or from places where decoding can start. */
@@ -30,7 +31,7 @@ export class ChunkRows {
   readonly #blocks: number[] = [];
   readonly #lengths: number[] = [];
   readonly #tarOffsets: number[] = [];
-  #digests = Buffer.allocUnsafe(DIGEST_BYTES * 1024);
+  #digests = Buffer.allocUnsafeSlow(DIGEST_BYTES * 1024);
 
   get count(): number {
     return this.#lengths.length;
@@ -38,8 +39,8 @@ export class ChunkRows {
 
   add({ deviceBlock, length, tarOffset, digest }: ChunkRowInput): void {
     const at = DIGEST_BYTES * this.count;
-    if (at === this.#digests.byteLength) this.#digests = Buffer.concat([this.#digests, Buffer.allocUnsafe(at)]);
-    this.#digests.set(digest, at);
+    if (at === this.#digests.byteLength) this.#digests = Buffer.from(this.#digests.buffer.transfer(2 * at));
+    this.#digests.write(digest, at, 'hex');
     this.#blocks.push(deviceBlock);
     this.#lengths.push(length);
     this.#tarOffsets.push(tarOffset);

@@ -140,9 +140,7 @@ class GzipScanner implements PassScanner {
     this.points.push(point);
     this.#nextPoint = this.#outOffset + SPAN_BYTES;
     if (reach === 0) return;
-    const window = Buffer.alloc(WINDOW_BYTES);
-    window.set(this.#out.subarray(this.#outAt - reach, this.#outAt), WINDOW_BYTES - reach);
-    this.#trimmer.begin(point, window);
+    this.#trimmer.begin(point, this.#out.subarray(this.#outAt - reach, this.#outAt));
     if (bits > 0) this.#trimmer.feed(Uint8Array.of(inputAt > 0 ? (input[inputAt - 1] as number) : this.#lastByte));
     this.#trimmer.feed(input.subarray(inputAt));
   }

@@ -1,3 +1,4 @@
+import type { ChunkColumns } from '../../core/chunk-table.ts';
 import type { ErrorCode } from '../../errors.ts';
 import type { Packing } from './layer-pass.ts';
 
@@ -18,7 +19,7 @@ export type PassNotice =
       readonly kind: 'result';
       readonly packing: Packing;
       readonly tree: Uint8Array;
-      readonly chunks: Uint8Array;
+      readonly chunks: ChunkColumns;
       readonly windows: Uint8Array | undefined;
       readonly diffId: string;
       readonly impliesDirs: boolean;

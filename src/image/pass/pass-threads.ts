@@ -1,7 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { freeBytes } from '../../core/byte-pool.ts';
-import type { ChunkTable } from '../../core/chunk-table.ts';
-import { decodeChunkTable } from '../../core/chunk-table-codec.ts';
+import { ChunkTable } from '../../core/chunk-table.ts';
 import { type Digest, parseDigest } from '../../core/digest.ts';
 import { atMost } from '../../core/turns.ts';
 import { ShoalError } from '../../errors.ts';
@@ -37,7 +36,7 @@ export interface PassThreads {
   close(): Promise<void>;
 }
 
-/** Passes at a time: each takes a core and up to 100 MiB, and the link to the registry is the bottleneck. */
+/** Passes at a time: each takes a core, 60 MiB and 1 MiB per thousand files, and the link to the registry is the bottleneck. */
 const PASSES_MAX = 2;
 /** Length of a request, bytes. */
 const REQUEST_BYTES = 4 * 1024 * 1024;
@@ -47,8 +46,11 @@ const REQUESTS_AHEAD = 4;
 const COPY_BYTES = 1024 * 1024;
 /** An idle thread ends, ms: layers of one pull come close together. */
 const IDLE_MS = 5_000;
-/** Heap of a thread: the largest tree (a million entries) takes 1 GB. */
-const THREAD_LIMITS = { maxOldGenerationSizeMb: 2048 };
+/**
+ * Heap of a thread: the largest tree (a million entries) takes 1 GB. What is new does not live long, but for the tree: with
+ * room of its own choice V8 takes 50 MiB for it.
+ */
+const THREAD_LIMITS = { maxOldGenerationSizeMb: 2048, maxYoungGenerationSizeMb: 6 };
 
 export function createPassThreads(): PassThreads {
   return new Threads();
@@ -240,7 +242,7 @@ function ownBytes(bytes: Uint8Array): Uint8Array {
 
 function passedOf(notice: Extract<PassNotice, { kind: 'result' }>): PassedLayer {
   const { packing, tree, chunks, windows, diffId, impliesDirs } = notice;
-  return { packing, tree, windows, impliesDirs, chunks: decodeChunkTable(chunks), diffId: parseDigest(diffId) };
+  return { packing, tree, windows, impliesDirs, chunks: new ChunkTable(chunks), diffId: parseDigest(diffId) };
 }
 
 /** A thread that ran out of memory read something that is too large. */

@@ -20,6 +20,10 @@ export interface TarHeader {
   readonly isGnu: boolean;
 }
 
+/** `usta` as a number, `r`. */
+const USTA = 0x75737461;
+const R = 0x72;
+const SPACE = 0x20;
 const CHECKSUM_AT = 148;
 const CHECKSUM_BYTES = 8;
 
@@ -30,11 +34,12 @@ const CHECKSUM_BYTES = 8;
 export function parseTarHeader(block: Buffer): TarHeader | undefined {
   if (block[0] === 0 && block.every((byte) => byte === 0)) return undefined;
   checkSum(block);
-  const magic = block.toString('latin1', 257, 265);
-  const isUstar = magic.startsWith('ustar\0');
+  const hasMagic = block.readUInt32BE(257) === USTA && block[261] === R;
+  const isUstar = hasMagic && block[262] === 0;
+  const isGnu = hasMagic && block[262] === SPACE && block[263] === SPACE && block[264] === 0;
   const name = text(block, 0, 100);
   const prefix = isUstar ? text(block, 345, block.toString('latin1', 508, 512) === 'tar\0' ? 131 : 155) : '';
-  const hasDevices = isUstar || magic === 'ustar  \0';
+  const hasDevices = isUstar || isGnu;
   return {
     type: String.fromCharCode(block[156] as number),
     name: (prefix === '' ? name : `${prefix}/${name}`) as ByteString,
@@ -46,7 +51,7 @@ export function parseTarHeader(block: Buffer): TarHeader | undefined {
     mtimeSec: tarNumber(block, 136, 12, { signed: true }),
     devMajor: hasDevices ? tarNumber(block, 329, 8) : 0,
     devMinor: hasDevices ? tarNumber(block, 337, 8) : 0,
-    isGnu: magic === 'ustar  \0',
+    isGnu,
   };
 }
 
@@ -59,18 +64,20 @@ export function tarNumber(block: Buffer, at: number, length: number, { signed = 
 }
 
 function octal(block: Buffer, at: number, length: number): number {
-  let start = at;
-  let end = at + length;
-  const isPadding = (index: number): boolean => block[index] === 0 || block[index] === 0x20;
-  while (start < end && isPadding(start)) start += 1;
-  for (let index = start; index < end; index += 1) if (isPadding(index)) end = index;
+  const end = at + length;
+  let index = at;
+  while (index < end && isPadding(block[index] as number)) index += 1;
   let value = 0;
-  for (let index = start; index < end; index += 1) {
+  for (; index < end && !isPadding(block[index] as number); index += 1) {
     const digit = (block[index] as number) - 0x30;
     if (!(digit >= 0 && digit <= 7)) throw invalid('has a number that is not octal');
     value = value * 8 + digit;
   }
   return value;
+}
+
+function isPadding(byte: number): boolean {
+  return byte === 0 || byte === SPACE;
 }
 
 function base256(block: Buffer, at: number, length: number): number {
@@ -80,21 +87,26 @@ function base256(block: Buffer, at: number, length: number): number {
   return value;
 }
 
-/** Old writers sum signed bytes. */
+/** The checksum's own bytes count as spaces; old writers sum signed bytes. */
 function checkSum(block: Buffer): void {
-  let unsigned = 0;
-  let signed = 0;
+  let unsigned = CHECKSUM_BYTES * SPACE;
+  let high = 0;
   for (let index = 0; index < TAR_BLOCK_BYTES; index += 1) {
-    const isSum = index >= CHECKSUM_AT && index < CHECKSUM_AT + CHECKSUM_BYTES;
-    const byte = isSum ? 0x20 : (block[index] as number);
+    const byte = block[index] as number;
     unsigned += byte;
-    signed += byte < 0x80 ? byte : byte - 256;
+    high += byte >> 7;
+  }
+  for (let index = CHECKSUM_AT; index < CHECKSUM_AT + CHECKSUM_BYTES; index += 1) {
+    const byte = block[index] as number;
+    unsigned -= byte;
+    high -= byte >> 7;
   }
   const stored = octal(block, CHECKSUM_AT, CHECKSUM_BYTES);
-  if (stored !== unsigned && stored !== signed) throw invalid('does not match its checksum');
+  if (stored !== unsigned && stored !== unsigned - 256 * high) throw invalid('does not match its checksum');
 }
 
 function text(block: Buffer, at: number, length: number): ByteString {
+  if (block[at] === 0) return '' as ByteString;
   const end = block.indexOf(0, at);
   return block.toString('latin1', at, end < 0 ? at + length : Math.min(end, at + length)) as ByteString;
 }

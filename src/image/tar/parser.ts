@@ -256,7 +256,7 @@ export class TarParser {
   }
 
   #entryOf(header: TarHeader, data: Pick<TarEntry, 'size' | 'dataOffset' | 'dataLength' | 'pieces'>): TarEntry {
-    const fields = new Map(this.#pax.filter(([key, value]) => value !== '' || key.startsWith(XATTR_PREFIX)));
+    const fields = fieldsOf(this.#pax);
     const field = (key: string): ByteString | undefined => fields.get(key as ByteString);
     const sparseName = data.pieces === undefined ? undefined : field('GNU.sparse.name');
     const path = this.#longName ?? sparseName ?? field('path') ?? header.name;
@@ -285,6 +285,14 @@ export class TarParser {
       xattrs: xattrsOf(fields),
     };
   }
+}
+
+const NO_FIELDS: ReadonlyMap<ByteString, ByteString> = new Map();
+
+/** What pax records say, the last of a name; most entries have none. */
+function fieldsOf(pax: PaxRecords): ReadonlyMap<ByteString, ByteString> {
+  if (pax.length === 0) return NO_FIELDS;
+  return new Map(pax.filter(([key, value]) => value !== '' || key.startsWith(XATTR_PREFIX)));
 }
 
 function xattrsOf(fields: ReadonlyMap<ByteString, ByteString>): Map<ByteString, Uint8Array> | undefined {
