@@ -35,6 +35,8 @@ export class DeviceLayout implements TarSink {
   #stageOffset = 0;
   #chunkAt = 0;
   #chunkFilled = 0;
+  /** Tar offset of the chunk that began last; -1 before the first. */
+  chunkStart = -1;
   /** Tar offset of the next data byte. */
   #tarAt = 0;
   /** Lengths of the runs that are still to come, the one under way first. */
@@ -59,6 +61,7 @@ export class DeviceLayout implements TarSink {
   data(bytes: Uint8Array): void {
     let at = 0;
     while (at < bytes.byteLength) {
+      if (this.#chunkFilled === 0) this.chunkStart = this.#tarAt;
       const wanted = Math.min(PASS_CHUNK_BYTES - this.#chunkFilled, this.#runLeft, bytes.byteLength - at);
       this.#stage.set(bytes.subarray(at, at + wanted), this.#chunkAt + this.#chunkFilled);
       this.#chunkFilled += wanted;

@@ -4,10 +4,11 @@ import { type PassScanner, Progress, type ScanPoint } from './scanner.ts';
 import { WINDOW_BYTES, WindowTrimmer } from './window-trimmer.ts';
 
 /**
- * Output between two checkpoints, bytes: what a cold read of a small file decodes, and what a window of some 2 KiB is kept
- * for. With twice as much, starting Python out of a Debian layer fetched a quarter more.
+ * Output between two checkpoints at least, bytes: what a cold read of a small file decodes, and what a window of some 2 KiB
+ * is kept for. With twice as much, starting Python out of a Debian layer fetched a quarter more. A little less than two
+ * chunks of a large file, for the block that a chunk starts in begins before it.
  */
-const SPAN_BYTES = 1024 * 1024;
+const SPAN_BYTES = 896 * 1024;
 /** Output per step: the grain of what is known about how much input makes how much output. */
 const STEP_BYTES = 64 * 1024;
 /** Where output is put before it is moved to make room for more; windows are cut out of it. */
@@ -17,17 +18,23 @@ const GZIP_MAGIC = 0x8b1f;
 const MAX_IDLE_STEPS = 8;
 
 /**
- * Decodes a gzip stream of any number of members (RFC 1952) and notes checkpoints on the way: a block's start in the
- * middle of a member with the window it needs, or a member's first block. Bytes after the last member that start no other
+ * Decodes a gzip stream of any number of members (RFC 1952) and notes checkpoints on the way: the start of a block that a
+ * chunk starts in, in the middle of a member with the window it needs, or a member's first. What comes of a chunk in front
+ * of the next checkpoint's block is then whole, so that hardly anything is fetched and decoded twice. Bytes after the last member that start no other
  * one are passed over, as gzip does. Checks each member's CRC. Throws INVALID_LAYER.
  */
-export function createGzipScanner(components: { onOutput: (bytes: Uint8Array) => void }): PassScanner {
-  return new GzipScanner(components.onOutput);
+export function createGzipScanner(components: {
+  onOutput: (bytes: Uint8Array) => void;
+  /** Where in the output the chunk starts that began last; below 0 before the first. */
+  chunkStart: () => number;
+}): PassScanner {
+  return new GzipScanner(components);
 }
 
 class GzipScanner implements PassScanner {
   readonly points: ScanPoint[] = [];
   readonly #onOutput: (bytes: Uint8Array) => void;
+  readonly #chunkStart: () => number;
   readonly #inflater: Inflater = createInflater();
   readonly #trimmer = new WindowTrimmer();
   /** History of one window, then room for output. */
@@ -37,6 +44,8 @@ class GzipScanner implements PassScanner {
   #outOffset = 0;
   #memberOut = 0;
   #nextPoint = 0;
+  /** Start of the block under way, when it may become a checkpoint. */
+  #candidate: ScanPoint | undefined;
   readonly #progress = new Progress();
   #idleSteps = 0;
   /** Last byte of the input before this one. */
@@ -47,8 +56,9 @@ class GzipScanner implements PassScanner {
   #members = 0;
   #closed = false;
 
-  constructor(onOutput: (bytes: Uint8Array) => void) {
-    this.#onOutput = onOutput;
+  constructor(components: { onOutput: (bytes: Uint8Array) => void; chunkStart: () => number }) {
+    this.#onOutput = components.onOutput;
+    this.#chunkStart = components.chunkStart;
   }
 
   write(bytes: Uint8Array): void {
@@ -72,6 +82,7 @@ class GzipScanner implements PassScanner {
   end(): void {
     if (this.#state === 'member') throw new ShoalError('INVALID_LAYER', 'the gzip stream is cut short');
     if (this.#members === 0) throw new ShoalError('INVALID_LAYER', 'the layer is not gzip');
+    this.#settle();
     this.#trimmer.finish();
     this.close();
   }
@@ -128,17 +139,29 @@ class GzipScanner implements PassScanner {
       this.#progress.note(this.#outOffset, this.#inOffset);
       this.#onOutput(made);
     }
-    if (step.atBlock && this.#outOffset >= this.#nextPoint) this.#note(step.bits, input, at + step.taken);
+    if (step.atBlock && this.#outOffset >= this.#nextPoint) {
+      this.#settle();
+      if (this.#outOffset >= this.#nextPoint) this.#propose(step.bits, input, at + step.taken);
+    }
     if (step.ended) this.#state = 'between';
     return step.taken;
   }
 
-  #note(bits: number, input: Uint8Array, inputAt: number): void {
+  /** A checkpoint, when a chunk has started since the candidate. */
+  #settle(): void {
+    const point = this.#candidate;
+    this.#candidate = undefined;
+    if (point === undefined || this.#chunkStart() < point.outOffset) return;
+    this.points.push(point);
+    this.#nextPoint = point.outOffset + SPAN_BYTES;
+    this.#trimmer.keep(point);
+  }
+
+  #propose(bits: number, input: Uint8Array, inputAt: number): void {
     const inOffset = this.#inOffset - (bits > 0 ? 1 : 0);
     const reach = Math.min(this.#memberOut, WINDOW_BYTES);
     const point: ScanPoint = { inOffset, outOffset: this.#outOffset, bits, window: undefined };
-    this.points.push(point);
-    this.#nextPoint = this.#outOffset + SPAN_BYTES;
+    this.#candidate = point;
     if (reach === 0) return;
     this.#trimmer.begin(point, this.#out.subarray(this.#outAt - reach, this.#outAt));
     if (bits > 0) this.#trimmer.feed(Uint8Array.of(inputAt > 0 ? (input[inputAt - 1] as number) : this.#lastByte));

@@ -104,7 +104,7 @@ export class LayerPass {
     const onOutput = (tar: Uint8Array): void => this.#onTar(tar);
     if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
       this.#packing = 'tar.gz';
-      this.#scanner = createGzipScanner({ onOutput });
+      this.#scanner = createGzipScanner({ onOutput, chunkStart: () => this.#layout.chunkStart });
     } else if (bytes.byteLength >= MAGIC_BYTES && isZstd(bytes.readUInt32LE(0))) {
       this.#packing = 'tar.zst';
       this.#scanner = createZstdScanner({ onOutput });

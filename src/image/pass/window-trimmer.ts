@@ -29,15 +29,27 @@ export class WindowTrimmer {
   readonly #trimmed = Buffer.allocUnsafeSlow(WINDOW_BYTES);
   #filled = 0;
   #pending: ScanPoint | undefined;
+  #isKept = false;
   #closed = false;
 
-  /** A checkpoint with the output before it, at most 32 KiB; input from its first byte on follows through `feed`. */
+  /**
+   * A place that may become a checkpoint, with the output before it, at most 32 KiB; input from its first byte on follows
+   * through `feed`. The one before is forgotten, unless it was kept.
+   */
   begin(point: ScanPoint, before: Uint8Array): void {
     this.finish();
     this.#pending = point;
+    this.#isKept = false;
     this.#window.fill(0, 0, WINDOW_BYTES - before.byteLength);
     this.#window.set(before, WINDOW_BYTES - before.byteLength);
     this.#filled = 0;
+  }
+
+  /** The place begun last, if it needs a window, becomes a checkpoint. */
+  keep(point: ScanPoint): void {
+    if (this.#pending !== point) return;
+    this.#isKept = true;
+    if (this.#filled === CAPTURE_BYTES) this.finish();
   }
 
   /** Input of the stream, as it passes. */
@@ -46,14 +58,15 @@ export class WindowTrimmer {
     const part = bytes.subarray(0, CAPTURE_BYTES - this.#filled);
     this.#captured.set(part, this.#filled);
     this.#filled += part.byteLength;
-    if (this.#filled === CAPTURE_BYTES) this.finish();
+    if (this.#filled === CAPTURE_BYTES && this.#isKept) this.finish();
   }
 
-  /** Settles the checkpoint under way with the input there is. */
+  /** Settles the checkpoint under way with the input there is; what was not kept is forgotten. */
   finish(): void {
     const point = this.#pending;
     if (point === undefined) return;
     this.#pending = undefined;
+    if (!this.#isKept) return;
     this.#trim(point.bits);
     point.window = this.#encoder.encode(this.#trimmed);
   }

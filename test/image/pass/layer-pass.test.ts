@@ -55,6 +55,23 @@ describe('a pass over plain tar.gz layers', () => {
     assert.deepEqual(digests(other).slice(1), digests(one));
   });
 
+  test('gives spans that hold hardly anything of one another', () => {
+    // Every byte of some 5 bits: blocks of about 30 KiB.
+    const data = Buffer.from(randomBytes(12 * 1024 * 1024).map((byte) => byte & 31));
+    const small = Array.from({ length: 40 }, (_, index) => ({
+      path: `s${index}`,
+      data: data.subarray(0, 3 ** (index % 12)),
+    }));
+    const blob = gzipSync(tarOf([...small, { path: 'a', data }, ...small]));
+    const { chunks } = passOver(blob);
+    const { extents } = chunks.columns;
+    const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+    assert.ok(sum(extents.map(({ decodedLength }) => decodedLength)) < 1.1 * chunks.dataBytes);
+    assert.ok(sum(extents.map(({ length }) => length)) < 1.1 * blob.byteLength);
+    assert.ok(extents.every(({ decodedLength }) => decodedLength < 1.6 * 1024 * 1024));
+    assert.ok(extents.length <= chunks.dataBytes / (896 * 1024) + 1);
+  });
+
   test('refuses bytes that are not those of the digest', () => {
     const blob = gzipSync(tarOf([{ path: 'a', data: randomBytes(100) }]));
     assert.throws(() => passOver(blob, { digest: sha256('other') }), { code: 'INVALID_LAYER' });
