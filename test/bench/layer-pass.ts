@@ -10,7 +10,7 @@ import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { takeBytes } from '../../src/core/byte-pool.ts';
+import { freeBytes, takeBytes } from '../../src/core/byte-pool.ts';
 import { parseDigest } from '../../src/core/digest.ts';
 import { decodeExtent } from '../../src/image/codec.ts';
 import { encodeLayerIndex } from '../../src/image/layer-index/layer-index.ts';
@@ -102,8 +102,10 @@ try {
       checkpoint?.window === undefined || windows === undefined
         ? undefined
         : await readWindow(checkpoint.window, async (at, count) => windows.subarray(at, at + count));
-    await decodeExtent(codec, coded, decodedLength, { signal, start: { bits: checkpoint?.bits ?? 0, window } });
+    const start = { bits: checkpoint?.bits ?? 0, window };
+    const decoded = await decodeExtent(codec, coded, decodedLength, { signal, start });
     times.push(performance.now() - from);
+    freeBytes(decoded);
     bytes += decodedLength;
   }
   const sorted = times.toSorted((a, b) => a - b);
