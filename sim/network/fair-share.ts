@@ -8,7 +8,8 @@ import {
   leastOffer,
   noteReservation,
   noteReservations,
-  Pipe,
+  type Pipe,
+  PipeBooks,
   type Transfer,
   tightest,
 } from './pipe.ts';
@@ -49,17 +50,21 @@ class Network implements FairNetwork, Books {
   /** Links by the time of their next arrival. */
   readonly #arrivals = new IndexedHeap<Pipe>();
   readonly #toReview: Pipe[] = [];
+  readonly #pipes: PipeBooks;
+  /** Those bound at a pipe before some of them move. */
+  readonly #scratch: Flow[] = [];
   #order = 0;
 
   constructor(nowMs: () => number, tolerance: number) {
     this.nowMs = nowMs;
+    this.#pipes = new PipeBooks(this);
     this.#tolerance = tolerance;
   }
 
   link(name: string, bytesPerMs: number): Link {
     if (!(bytesPerMs > 0)) throw new RangeError(`link ${name} has no capacity`);
     this.#order += 1;
-    return new Pipe(this, name, bytesPerMs, this.#order);
+    return this.#pipes.make(name, bytesPerMs, this.#order);
   }
 
   start(path: readonly Link[], bytes: number, done: () => void): Transfer {
@@ -72,7 +77,7 @@ class Network implements FairNetwork, Books {
   }
 
   nextMs(): number {
-    return this.#arrivals.first?.heapKey ?? Number.POSITIVE_INFINITY;
+    return this.#arrivals.firstKey;
   }
 
   fire(): void {
@@ -97,7 +102,8 @@ class Network implements FairNetwork, Books {
     flow.isOver = true;
     binding.bound.remove(flow);
     if (binding.bound.size === 0) clearBound(binding);
-    for (const [hop, pipe] of flow.path.entries()) {
+    for (let hop = 0; hop < flow.path.length; hop += 1) {
+      const pipe = flow.path[hop] as Pipe;
       pipe.carriedDone += moved;
       if (pipe !== binding) this.#removeGuest(flow, hop, pipe);
       this.#queue(pipe);
@@ -110,11 +116,11 @@ class Network implements FairNetwork, Books {
   #bind(flow: Flow, pipe: Pipe, remaining: number): void {
     this.#serve(pipe);
     flow.binding = pipe;
-    flow.heapKey = pipe.served + remaining;
-    pipe.bound.add(flow);
+    pipe.bound.add(flow, pipe.served + remaining);
     const rate = leastOffer(flow);
     flow.reservation = rate;
-    for (const [hop, other] of flow.path.entries()) {
+    for (let hop = 0; hop < flow.path.length; hop += 1) {
+      const other = flow.path[hop] as Pipe;
       if (other === pipe) continue;
       flow.guestAt[hop] = other.guests.length;
       other.guests.push(flow);
@@ -135,7 +141,8 @@ class Network implements FairNetwork, Books {
     const remaining = flow.remainingAt(nowMs);
     binding.bound.remove(flow);
     if (binding.bound.size === 0) clearBound(binding);
-    for (const [hop, pipe] of flow.path.entries()) {
+    for (let hop = 0; hop < flow.path.length; hop += 1) {
+      const pipe = flow.path[hop] as Pipe;
       if (pipe !== binding) this.#removeGuest(flow, hop, pipe);
     }
     this.#schedule(binding, nowMs);
@@ -217,7 +224,10 @@ class Network implements FairNetwork, Books {
       if (pipe.leastReservation > pipe.share) this.#setShare(pipe, pipe.leastReservation);
       return;
     }
-    for (const flow of [...pipe.bound.items]) {
+    const former = this.#scratch;
+    former.length = 0;
+    for (const flow of pipe.bound.items) former.push(flow);
+    for (const flow of former) {
       const wanted = pipe.target();
       if (flow.reservation >= wanted || flow.binding !== pipe) continue;
       const tight = this.#tooTight(flow, pipe, wanted);
@@ -290,7 +300,7 @@ class Network implements FairNetwork, Books {
       this.#arrivals.remove(pipe);
       return;
     }
-    const remaining = Math.max(0, first.heapKey - pipe.servedBy(nowMs));
+    const remaining = Math.max(0, pipe.bound.firstKey - pipe.servedBy(nowMs));
     this.#arrivals.update(pipe, nowMs + remaining / pipe.share);
   }
 }

@@ -28,6 +28,37 @@ export interface Books {
   end(flow: Flow): void;
 }
 
+/** Numbers of one pipe in the books: those of a link that is looked at lie side by side. */
+const SHARE = 0;
+const RESERVED = 1;
+const SERVED = 2;
+const SERVED_AT = 3;
+const LEAST_RESERVATION = 4;
+const MOST_RESERVATION = 5;
+const FASTEST_GUEST = 6;
+const CAPACITY = 7;
+const STRIDE = 8;
+/** Pipes in one array of the books. */
+const BLOCK = 512;
+
+/** Makes pipes whose numbers share arrays. */
+export class PipeBooks {
+  readonly #network: Books;
+  #numbers = new Float64Array();
+  #made = 0;
+
+  constructor(network: Books) {
+    this.#network = network;
+  }
+
+  make(name: string, bytesPerMs: number, order: number): Pipe {
+    const at = this.#made % BLOCK;
+    if (at === 0) this.#numbers = new Float64Array(BLOCK * STRIDE);
+    this.#made += 1;
+    return new Pipe(this.#network, { name, bytesPerMs, order, numbers: this.#numbers, at: at * STRIDE });
+  }
+}
+
 /**
  * The links' books. A transfer is *bound* by one link of its path, where it gets the same share as all that are bound
  * there; on its other links it is a *guest* with a reservation at least as large as that share. A link's share is what
@@ -39,34 +70,94 @@ export interface Books {
  */
 export class Pipe implements Link, HeapItem {
   readonly name: string;
-  readonly bytesPerMs: number;
   readonly heapOrder: number;
-  /** Time of the first arrival of those bound here. */
-  heapKey = Number.POSITIVE_INFINITY;
   heapAt = -1;
+  /** By the mark of `served` at which each has arrived. */
   readonly bound = new IndexedHeap<Flow>();
   readonly guests: Flow[] = [];
-  /** Sum of the guests' reservations. */
-  reserved = 0;
-  /** Bytes per ms of each transfer bound here, as in force. */
-  share = 0;
-  /** Bytes each transfer that was always bound here would have moved by `servedAtMs`. */
-  served = 0;
-  servedAtMs = 0;
-  /** No transfer bound here has a smaller (larger) reservation elsewhere than this. */
-  leastReservation = Number.POSITIVE_INFINITY;
-  mostReservation = 0;
-  /** No guest is faster than this. */
-  fastestGuest = 0;
   isQueued = false;
   carriedDone = 0;
+  readonly numbers: Float64Array;
+  readonly at: number;
   readonly #network: Books;
 
-  constructor(network: Books, name: string, bytesPerMs: number, order: number) {
+  constructor(
+    network: Books,
+    init: { name: string; bytesPerMs: number; order: number; numbers: Float64Array; at: number },
+  ) {
     this.#network = network;
-    this.name = name;
-    this.bytesPerMs = bytesPerMs;
-    this.heapOrder = order;
+    this.name = init.name;
+    this.heapOrder = init.order;
+    this.numbers = init.numbers;
+    this.at = init.at;
+    this.numbers[this.at + CAPACITY] = init.bytesPerMs;
+    this.leastReservation = Number.POSITIVE_INFINITY;
+  }
+
+  get bytesPerMs(): number {
+    return this.numbers[this.at + CAPACITY] as number;
+  }
+
+  /** Bytes per ms of each transfer bound here, as in force. */
+  get share(): number {
+    return this.numbers[this.at + SHARE] as number;
+  }
+
+  set share(share: number) {
+    this.numbers[this.at + SHARE] = share;
+  }
+
+  /** Sum of the guests' reservations. */
+  get reserved(): number {
+    return this.numbers[this.at + RESERVED] as number;
+  }
+
+  set reserved(rate: number) {
+    this.numbers[this.at + RESERVED] = rate;
+  }
+
+  /** Bytes each transfer that was always bound here would have moved by `servedAtMs`. */
+  get served(): number {
+    return this.numbers[this.at + SERVED] as number;
+  }
+
+  set served(bytes: number) {
+    this.numbers[this.at + SERVED] = bytes;
+  }
+
+  get servedAtMs(): number {
+    return this.numbers[this.at + SERVED_AT] as number;
+  }
+
+  set servedAtMs(ms: number) {
+    this.numbers[this.at + SERVED_AT] = ms;
+  }
+
+  /** No transfer bound here has a smaller reservation elsewhere than this. */
+  get leastReservation(): number {
+    return this.numbers[this.at + LEAST_RESERVATION] as number;
+  }
+
+  set leastReservation(rate: number) {
+    this.numbers[this.at + LEAST_RESERVATION] = rate;
+  }
+
+  /** The same for larger ones. */
+  get mostReservation(): number {
+    return this.numbers[this.at + MOST_RESERVATION] as number;
+  }
+
+  set mostReservation(rate: number) {
+    this.numbers[this.at + MOST_RESERVATION] = rate;
+  }
+
+  /** No guest is faster than this. */
+  get fastestGuest(): number {
+    return this.numbers[this.at + FASTEST_GUEST] as number;
+  }
+
+  set fastestGuest(rate: number) {
+    this.numbers[this.at + FASTEST_GUEST] = rate;
   }
 
   get transfers(): number {
@@ -102,8 +193,6 @@ export class Flow implements Transfer, HeapItem {
   readonly path: readonly Pipe[];
   readonly done: () => void;
   readonly heapOrder: number;
-  /** The mark of `served` at which it has arrived. */
-  heapKey = 0;
   heapAt = -1;
   binding: Pipe;
   /** What its other links keep free for it, bytes per ms. */
@@ -121,11 +210,13 @@ export class Flow implements Transfer, HeapItem {
     this.done = done;
     this.heapOrder = order;
     this.binding = path[0] as Pipe;
-    this.guestAt = new Array<number>(path.length).fill(-1);
+    this.guestAt = path.map(notAGuest);
   }
 
   remainingAt(nowMs: number): number {
-    return this.isOver ? this.bytes - this.movedAtEnd : Math.max(0, this.heapKey - this.binding.servedBy(nowMs));
+    if (this.isOver) return this.bytes - this.movedAtEnd;
+    const { binding } = this;
+    return Math.max(0, binding.bound.keyOf(this) - binding.servedBy(nowMs));
   }
 
   movedAt(nowMs: number): number {
@@ -140,6 +231,8 @@ export class Flow implements Transfer, HeapItem {
     this.#network.end(this);
   }
 }
+
+const notAGuest = (): number => -1;
 
 /** The link of a new transfer's path that would give it least. */
 export function tightest(flow: Flow): Pipe {
@@ -157,7 +250,8 @@ export function leastOffer(flow: Flow): number {
   let least = Number.POSITIVE_INFINITY;
   for (const pipe of flow.path) {
     const sharers = pipe === flow.binding ? pipe.bound.size : pipe.bound.size + 1;
-    least = Math.min(least, Math.max(0, pipe.bytesPerMs - pipe.reserved) / sharers);
+    const offer = Math.max(0, pipe.bytesPerMs - pipe.reserved) / sharers;
+    if (offer < least) least = offer;
   }
   return least;
 }
