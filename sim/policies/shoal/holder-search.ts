@@ -28,20 +28,25 @@ export class HolderSearch {
       answer(known);
       return;
     }
-    session.settled(chunk.row, () => {
-      const settled = this.#byBitmap();
-      if (settled !== undefined) {
-        answer(settled);
-        return;
-      }
+    const askAround = (): void => {
       session.refresh();
       this.#byDirectory(answer);
+    };
+    if (!session.isUnsettled(chunk.row)) {
+      askAround();
+      return;
+    }
+    session.settled(chunk.row, () => {
+      const settled = this.#byBitmap();
+      if (settled !== undefined) answer(settled);
+      else askAround();
     });
   }
 
   #byBitmap(): ShoalNode | undefined {
     const { chunk, layer } = this.#wanted;
     const holders = this.#node.session(layer.blob).holders(chunk.row, this.tried);
+    if (holders.length === 0) return undefined;
     return this.#node.scores.choose(holders, chunk.bytes, this.#node.swarm.clock.nowMs());
   }
 
@@ -50,14 +55,14 @@ export class HolderSearch {
     const { content } = this.#wanted.chunk;
     const session = this.#node.session(this.#wanted.layer.blob);
     const { nowMs } = swarm.clock;
-    if (this.#hasLooked || nobody.has(String(content), nowMs()) || !session.worthFinding()) {
+    if (this.#hasLooked || nobody.has(content, nowMs()) || !session.worthFinding()) {
       answer(undefined);
       return;
     }
     this.#hasLooked = true;
     swarm.find(this.#node, content, (holders) => {
       session.foundAny(holders.length > 0);
-      if (holders.length === 0) nobody.add(String(content), nowMs());
+      if (holders.length === 0) nobody.add(content, nowMs());
       // Answers of several keepers come in no order: the first of them is asked.
       const start = swarm.random.below(Math.max(1, holders.length));
       for (let step = 0; step < holders.length; step += 1) {

@@ -28,8 +28,8 @@ export function askNeighbour(
 }
 
 /** One request for a chunk and its answer, from the client's and the server's side. */
-class Exchange implements Upload, Request {
-  readonly peer: string;
+class Exchange implements Upload<number>, Request {
+  readonly peer: number;
   readonly bytes: number;
   readonly count: number;
   readonly urgency: Urgency;
@@ -184,7 +184,7 @@ export class Server {
   readonly #queue: UploadQueue<Exchange>;
   readonly #exchanges = new Set<Exchange>();
   readonly #waits = new Set<Exchange>();
-  readonly #waitsOf = new Map<string, number>();
+  readonly #waitsOf = new Map<number, number>();
   #timer: Timer | undefined;
 
   constructor(node: ShoalNode) {

@@ -68,16 +68,15 @@ class ModelledSwarm implements Swarm {
   readonly random: Random;
   readonly unit: number;
   readonly #byHost = new Map<Host, ShoalNode>();
-  readonly #byName = new Map<string, ShoalNode>();
+  readonly #byId = new Map<number, ShoalNode>();
   readonly #places: Place[][];
   readonly #rows: number[];
-  readonly #digests: string[];
   /** Chunks that each content stands for. */
   readonly #counts: Uint16Array;
   readonly #zoneMembers = new Map<unknown, ShoalNode[]>();
   /** First announcers of each content: keepers refuse later ones. */
   readonly #records: ShoalNode[][];
-  readonly #ledgers = new Map<ShoalNode, ClaimLedger>();
+  readonly #ledgers = new Map<ShoalNode, ClaimLedger<number>>();
 
   constructor(
     components: { world: World; scenario: Scenario; images: readonly SimImage[]; random: Random },
@@ -92,12 +91,11 @@ class ModelledSwarm implements Swarm {
     this.#places = Array.from({ length: init.contents }, () => []);
     this.#records = Array.from({ length: init.contents }, () => []);
     this.#rows = new Array<number>(init.blobs).fill(0);
-    this.#digests = new Array<string>(init.contents).fill('');
     for (const image of components.images) this.#addImage(image);
     this.nodes = this.world.nodes.map((host) => {
       const node = init.makeNode(this, host);
       this.#byHost.set(host, node);
-      this.#byName.set(host.name, node);
+      this.#byId.set(node.id, node);
       const members = this.#zoneMembers.get(host.zone) ?? [];
       this.#zoneMembers.set(host.zone, members);
       members.push(node);
@@ -166,9 +164,7 @@ class ModelledSwarm implements Swarm {
     const bytes = this.#claimBytes(contents);
     const reply = (): void => {
       const ledger = this.#ledgerOf(coordinator);
-      const replies = contents.map((content) =>
-        this.#replyOf(ledger.claim(own.host.name, this.#digests[content] as string)),
-      );
+      const replies = contents.map((content) => this.#replyOf(ledger.claim(own.id, content)));
       const backMs = coordinator === own ? 0 : this.world.latencyMs(coordinator.host, own.host);
       this.world.timeline.after(backMs, () => own.host.isUp && own.host.life === life && answered(replies));
     };
@@ -192,7 +188,7 @@ class ModelledSwarm implements Swarm {
     if (coordinator === undefined) return;
     const arrived = (): void => {
       const ledger = this.#ledgerOf(coordinator);
-      for (const content of contents) ledger.settle(own.host.name, this.#digests[content] as string, outcome);
+      for (const content of contents) ledger.settle(own.id, content, outcome);
     };
     const bytes = this.#claimBytes(contents);
     if (coordinator === own) arrived();
@@ -224,7 +220,7 @@ class ModelledSwarm implements Swarm {
 
   forget(node: ShoalNode): void {
     this.#ledgers.delete(node);
-    for (const ledger of this.#ledgers.values()) ledger.forget(node.host.name);
+    for (const ledger of this.#ledgers.values()) ledger.forget(node.id);
     for (const records of this.#records) {
       const at = records.indexOf(node);
       if (at !== -1) records.splice(at, 1);
@@ -235,7 +231,6 @@ class ModelledSwarm implements Swarm {
     for (const { blob, first, end } of image.layers) {
       this.#rows[blob] = end - first;
       for (const chunk of image.chunks.slice(first, end)) {
-        this.#digests[chunk.content] = chunk.digest;
         this.#counts[chunk.content] = chunk.count;
         const places = this.#places[chunk.content] as Place[];
         const isKnown = places.some((place) => place.blob === blob && place.row === chunk.row);
@@ -270,19 +265,19 @@ class ModelledSwarm implements Swarm {
     return begin - nowMs + ms;
   }
 
-  #ledgerOf(node: ShoalNode): ClaimLedger {
+  #ledgerOf(node: ShoalNode): ClaimLedger<number> {
     const known = this.#ledgers.get(node);
     if (known !== undefined) return known;
-    const made = createClaimLedger({ clock: this.clock });
+    const made = createClaimLedger<number>({ clock: this.clock });
     this.#ledgers.set(node, made);
     return made;
   }
 
-  #replyOf(answer: LedgerAnswer): ClaimReply {
+  #replyOf(answer: LedgerAnswer<number>): ClaimReply {
     if (answer.kind === 'granted') return { kind: 'granted' };
     const holders: ShoalNode[] = [];
-    for (const name of answer.holders) {
-      const node = this.#byName.get(name);
+    for (const id of answer.holders) {
+      const node = this.#byId.get(id);
       if (node?.host.isUp === true) holders.push(node);
     }
     return holders.length > 0 ? { kind: 'ask', holders } : { kind: 'granted' };

@@ -38,24 +38,24 @@ export interface NeighbourStats {
 }
 
 /** A neighbour that can be chosen. */
-export interface Candidate {
-  readonly id: string;
+export interface Candidate<Id = string> {
+  readonly id: Id;
   readonly zone: string;
 }
 
 /** Remembers how neighbours did and chooses among them. Pure: time and chance come from outside. */
-export interface NeighbourScores {
+export interface NeighbourScores<Id = string> {
   /** A request was sent. */
-  started(id: string): void;
+  started(id: Id): void;
   /** It ended; `undefined` when it was given up, which says nothing of the neighbour. */
-  ended(id: string, outcome: Outcome | undefined, nowMs: number): void;
+  ended(id: Id, outcome: Outcome | undefined, nowMs: number): void;
   /** False while the neighbour rests or is banned. */
-  usable(id: string, nowMs: number): boolean;
+  usable(id: Id, nowMs: number): boolean;
   /** The one to ask for `bytes` bytes: the better of two taken at random, own zone first; undefined when none is usable. */
-  choose<T extends Candidate>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined;
+  choose<T extends Candidate<Id>>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined;
   /** Expected ms to get `bytes` bytes from this neighbour, its present load and its failures included. */
-  expectedMs(id: string, bytes: number): number;
-  stats(id: string, nowMs: number): NeighbourStats;
+  expectedMs(id: Id, bytes: number): number;
+  stats(id: Id, nowMs: number): NeighbourStats;
 }
 
 interface Record {
@@ -77,28 +77,31 @@ interface Record {
 }
 
 /** `ownZone`: this node's label, empty when it has none; `random`: [0, 1). */
-export function createNeighbourScores(init: { ownZone: string; random: () => number }): NeighbourScores {
-  return new Scores(init.ownZone, init.random);
+export function createNeighbourScores<Id = string>(init: {
+  ownZone: string;
+  random: () => number;
+}): NeighbourScores<Id> {
+  return new Scores<Id>(init.ownZone, init.random);
 }
 
-class Scores implements NeighbourScores {
+class Scores<Id> implements NeighbourScores<Id> {
   readonly #ownZone: string;
   readonly #random: () => number;
   /** Least recently used first. */
-  readonly #records = new Map<string, Record>();
+  readonly #records = new Map<Id, Record>();
 
   constructor(ownZone: string, random: () => number) {
     this.#ownZone = ownZone;
     this.#random = random;
   }
 
-  started(id: string): void {
+  started(id: Id): void {
     const record = this.#recordOf(id);
     record.requests += 1;
     record.active += 1;
   }
 
-  ended(id: string, outcome: Outcome | undefined, nowMs: number): void {
+  ended(id: Id, outcome: Outcome | undefined, nowMs: number): void {
     const record = this.#records.get(id) ?? this.#recordOf(id);
     record.active = Math.max(0, record.active - 1);
     if (outcome === undefined) return;
@@ -115,12 +118,12 @@ class Scores implements NeighbourScores {
     if (!failed) record.failuresInRow = 0;
   }
 
-  usable(id: string, nowMs: number): boolean {
+  usable(id: Id, nowMs: number): boolean {
     const record = this.#records.get(id);
     return record === undefined || (record.resumeAtMs <= nowMs && record.bannedUntilMs <= nowMs);
   }
 
-  choose<T extends Candidate>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined {
+  choose<T extends Candidate<Id>>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined {
     const usable = candidates.filter(({ id }) => this.usable(id, nowMs));
     const near = this.#ownZone === '' ? [] : usable.filter(({ zone }) => zone === this.#ownZone);
     if (near.length === 0 || near.length === usable.length) return this.#betterOfTwo(usable, bytes);
@@ -134,7 +137,7 @@ class Scores implements NeighbourScores {
     return worthCrossing ? far : best;
   }
 
-  expectedMs(id: string, bytes: number): number {
+  expectedMs(id: Id, bytes: number): number {
     const record = this.#records.get(id);
     const latencyMs = record?.latencyMs ?? NEIGHBOUR_LIMITS.unknownLatencyMs;
     const bytesPerMs = record?.bytesPerMs ?? NEIGHBOUR_LIMITS.unknownBytesPerMs;
@@ -143,7 +146,7 @@ class Scores implements NeighbourScores {
     return alone * (1 + record.active) * (1 + (NEIGHBOUR_LIMITS.errorFactor - 1) * record.errorRate);
   }
 
-  stats(id: string, nowMs: number): NeighbourStats {
+  stats(id: Id, nowMs: number): NeighbourStats {
     const record = this.#records.get(id) ?? newRecord();
     const { requests, active, chunks, bytes, missing, busy, errors, corrupt, latencyMs, bytesPerMs } = record;
     return {
@@ -176,7 +179,7 @@ class Scores implements NeighbourScores {
     record.resumeAtMs = nowMs + backoffMs(record.failuresInRow, { firstMs: firstRestMs, longestMs: longestRestMs });
   }
 
-  #betterOfTwo<T extends Candidate>(candidates: readonly T[], bytes: number): T | undefined {
+  #betterOfTwo<T extends Candidate<Id>>(candidates: readonly T[], bytes: number): T | undefined {
     const { length } = candidates;
     if (length < 2) return candidates[0];
     const first = Math.floor(this.#random() * length);
@@ -186,7 +189,7 @@ class Scores implements NeighbourScores {
     return this.expectedMs(other.id, bytes) < this.expectedMs(one.id, bytes) ? other : one;
   }
 
-  #recordOf(id: string): Record {
+  #recordOf(id: Id): Record {
     const known = this.#records.get(id) ?? newRecord();
     this.#records.delete(id);
     this.#records.set(id, known);

@@ -1,8 +1,8 @@
 import { UPLOAD_LIMITS } from './upload-limits.ts';
 
 /** A neighbour's request for a chunk. */
-export interface Upload {
-  readonly peer: string;
+export interface Upload<Id = string> {
+  readonly peer: Id;
   readonly bytes: number;
   readonly urgency: 'demand' | 'prefetch';
   /** False: the neighbour chose this node by itself; no coordinator of a claim directed it here, one of a few. */
@@ -13,7 +13,7 @@ export interface Upload {
  * Which uploads run. Demand before prefetch; between neighbours, who has fewest under way, and of those who was served
  * longest ago; within bandwidth. Pure: time comes from outside.
  */
-export interface UploadQueue<T extends Upload> {
+export interface UploadQueue<T extends Upload<unknown>> {
   /** Takes the request, or gives the ms after which it may be made again. */
   add(upload: T, nowMs: number): number | undefined;
   /** The next upload that may start now; to be called until it gives undefined. */
@@ -38,7 +38,7 @@ export interface UploadQueueInit {
 }
 
 /** An empty queue. */
-export function createUploadQueue<T extends Upload>(init: UploadQueueInit): UploadQueue<T> {
+export function createUploadQueue<T extends Upload<unknown>>(init: UploadQueueInit): UploadQueue<T> {
   const limits = { ...UPLOAD_LIMITS, ...init.limits };
   return new FairQueue<T>(init.bytesPerSecond / 1_000, { ...limits, slots: init.slots ?? limits.slots });
 }
@@ -51,10 +51,10 @@ interface Peer<T> {
   servedAt: number;
 }
 
-class FairQueue<T extends Upload> implements UploadQueue<T> {
+class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   readonly #bytesPerMs: number;
   readonly #limits: Record<keyof typeof UPLOAD_LIMITS, number>;
-  readonly #peers = new Map<string, Peer<T>>();
+  readonly #peers = new Map<T['peer'], Peer<T>>();
   #turn = 0;
   #active = 0;
   #activeBytes = 0;
@@ -168,7 +168,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
     return upload;
   }
 
-  #peerOf(name: string): Peer<T> {
+  #peerOf(name: T['peer']): Peer<T> {
     let peer = this.#peers.get(name);
     if (peer === undefined) {
       // Newcomers stand behind those who have waited, not before.
@@ -178,7 +178,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
     return peer;
   }
 
-  #forgetIfIdle(name: string): void {
+  #forgetIfIdle(name: T['peer']): void {
     const peer = this.#peers.get(name);
     if (peer === undefined || peer.active > 0 || peer.demand.length + peer.prefetch.length > 0) return;
     this.#peers.delete(name);
