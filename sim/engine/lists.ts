@@ -1,0 +1,9 @@
+/** Takes an item out of a short list and keeps the order of the others; false when it is not in it. */
+export function removeFrom<T>(list: T[], item: T): boolean {
+  const at = list.indexOf(item);
+  if (at === -1) return false;
+  const last = list.length - 1;
+  for (let next = at; next < last; next += 1) list[next] = list[next + 1] as T;
+  list.length = last;
+  return true;
+}
