@@ -67,13 +67,16 @@ interface Record {
   busy: number;
   errors: number;
   corrupt: number;
-  latencyMs: number | undefined;
-  bytesPerMs: number | undefined;
+  /** NaN: not measured yet. The same for `bytesPerMs`. */
+  latencyMs: number;
+  bytesPerMs: number;
   /** Recent share of requests that failed, 0 to 1. */
   errorRate: number;
   failuresInRow: number;
   resumeAtMs: number;
   bannedUntilMs: number;
+  /** Number of the request that was its last. */
+  usedAt: number;
 }
 
 /** `ownZone`: this node's label, empty when it has none; `random`: [0, 1). */
@@ -87,8 +90,8 @@ export function createNeighbourScores<Id = string>(init: {
 class Scores<Id> implements NeighbourScores<Id> {
   readonly #ownZone: string;
   readonly #random: () => number;
-  /** Least recently used first. */
   readonly #records = new Map<Id, Record>();
+  #requests = 0;
 
   constructor(ownZone: string, random: () => number) {
     this.#ownZone = ownZone;
@@ -97,6 +100,8 @@ class Scores<Id> implements NeighbourScores<Id> {
 
   started(id: Id): void {
     const record = this.#recordOf(id);
+    this.#requests += 1;
+    record.usedAt = this.#requests;
     record.requests += 1;
     record.active += 1;
   }
@@ -139,15 +144,16 @@ class Scores<Id> implements NeighbourScores<Id> {
 
   expectedMs(id: Id, bytes: number): number {
     const record = this.#records.get(id);
-    const latencyMs = record?.latencyMs ?? NEIGHBOUR_LIMITS.unknownLatencyMs;
-    const bytesPerMs = record?.bytesPerMs ?? NEIGHBOUR_LIMITS.unknownBytesPerMs;
+    const { unknownLatencyMs, unknownBytesPerMs } = NEIGHBOUR_LIMITS;
+    if (record === undefined) return unknownLatencyMs + bytes / unknownBytesPerMs;
+    const latencyMs = Number.isNaN(record.latencyMs) ? unknownLatencyMs : record.latencyMs;
+    const bytesPerMs = Number.isNaN(record.bytesPerMs) ? unknownBytesPerMs : record.bytesPerMs;
     const alone = latencyMs + bytes / bytesPerMs;
-    if (record === undefined) return alone;
     return alone * (1 + record.active) * (1 + (NEIGHBOUR_LIMITS.errorFactor - 1) * record.errorRate);
   }
 
   stats(id: Id, nowMs: number): NeighbourStats {
-    const record = this.#records.get(id) ?? newRecord();
+    const record = this.#records.get(id) ?? newRecord(0);
     const { requests, active, chunks, bytes, missing, busy, errors, corrupt, latencyMs, bytesPerMs } = record;
     return {
       requests,
@@ -158,8 +164,8 @@ class Scores<Id> implements NeighbourScores<Id> {
       busy,
       errors,
       corrupt,
-      latencyMs,
-      bytesPerMs,
+      latencyMs: Number.isNaN(latencyMs) ? undefined : latencyMs,
+      bytesPerMs: Number.isNaN(bytesPerMs) ? undefined : bytesPerMs,
       restingMs: Math.max(0, record.resumeAtMs - nowMs, record.bannedUntilMs - nowMs),
       banned: record.bannedUntilMs > nowMs,
     };
@@ -190,18 +196,25 @@ class Scores<Id> implements NeighbourScores<Id> {
   }
 
   #recordOf(id: Id): Record {
-    const known = this.#records.get(id) ?? newRecord();
-    this.#records.delete(id);
-    this.#records.set(id, known);
-    if (this.#records.size > NEIGHBOUR_LIMITS.maxRemembered) {
+    const known = this.#records.get(id);
+    if (known !== undefined) return known;
+    const made = newRecord(this.#requests);
+    this.#records.set(id, made);
+    if (this.#records.size > NEIGHBOUR_LIMITS.maxRemembered) this.#forgetOldest(made);
+    return made;
+  }
+
+  /** Forgets the one that was used longest ago: looking for it is rarer than using one. */
+  #forgetOldest(but: Record): void {
+    let oldest: Id | undefined;
+    let usedAt = Number.POSITIVE_INFINITY;
+    for (const [id, record] of this.#records) {
       // One that is banned or has requests under way is not the one to forget.
-      for (const [oldest, { active, bannedUntilMs }] of this.#records) {
-        if (active > 0 || bannedUntilMs > 0) continue;
-        this.#records.delete(oldest);
-        break;
-      }
+      if (record === but || record.active > 0 || record.bannedUntilMs > 0 || record.usedAt >= usedAt) continue;
+      oldest = id;
+      usedAt = record.usedAt;
     }
-    return known;
+    if (oldest !== undefined) this.#records.delete(oldest);
   }
 }
 
@@ -219,11 +232,11 @@ function noteOk(record: Record, outcome: Extract<Outcome, { kind: 'ok' }>): void
 /** Smallest transfer whose duration says something of throughput, bytes. */
 const MIN_RATED_BYTES = 64 * 1024;
 
-function average(known: number | undefined, newest: number): number {
-  return known === undefined ? newest : known + NEIGHBOUR_LIMITS.newestWeight * (newest - known);
+function average(known: number, newest: number): number {
+  return Number.isNaN(known) ? newest : known + NEIGHBOUR_LIMITS.newestWeight * (newest - known);
 }
 
-function newRecord(): Record {
+function newRecord(usedAt: number): Record {
   return {
     requests: 0,
     active: 0,
@@ -233,11 +246,12 @@ function newRecord(): Record {
     busy: 0,
     errors: 0,
     corrupt: 0,
-    latencyMs: undefined,
-    bytesPerMs: undefined,
+    latencyMs: Number.NaN,
+    bytesPerMs: Number.NaN,
     errorRate: 0,
     failuresInRow: 0,
     resumeAtMs: 0,
     bannedUntilMs: 0,
+    usedAt,
   };
 }

@@ -51,6 +51,11 @@ interface Peer<T> {
   servedAt: number;
 }
 
+/** What of a peer waits with this urgency. */
+function waitingOf<T>(peer: Peer<T>, urgency: Upload['urgency']): T[] {
+  return urgency === 'demand' ? peer.demand : peer.prefetch;
+}
+
 class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   readonly #bytesPerMs: number;
   readonly #limits: Record<keyof typeof UPLOAD_LIMITS, number>;
@@ -91,7 +96,7 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
       // Demand goes to the front, so only what is very long already is refused.
       if (queueMs > maxQueueMs * (upload.urgency === 'demand' ? 2 : 1)) return Math.max(retryAfterMs, queueMs / 2);
     }
-    this.#peerOf(upload.peer)[upload.urgency].push(upload);
+    waitingOf(this.#peerOf(upload.peer), upload.urgency).push(upload);
     this.#queued += 1;
     this.#queuedBytes += upload.bytes;
     return undefined;
@@ -119,18 +124,21 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
     this.#active -= 1;
     this.#activeBytes -= upload.bytes;
     const peer = this.#peers.get(upload.peer);
-    if (peer !== undefined) peer.active -= 1;
-    this.#forgetIfIdle(upload.peer);
+    if (peer === undefined) return;
+    peer.active -= 1;
+    this.#forgetIfIdle(upload.peer, peer);
   }
 
   remove(upload: T): boolean {
-    const waiting = this.#peers.get(upload.peer)?.[upload.urgency];
-    const index = waiting?.indexOf(upload) ?? -1;
+    const peer = this.#peers.get(upload.peer);
+    if (peer === undefined) return false;
+    const waiting = waitingOf(peer, upload.urgency);
+    const index = waiting.indexOf(upload);
     if (index === -1) return false;
-    waiting?.splice(index, 1);
+    waiting.splice(index, 1);
     this.#queued -= 1;
     this.#queuedBytes -= upload.bytes;
-    this.#forgetIfIdle(upload.peer);
+    this.#forgetIfIdle(upload.peer, peer);
     return true;
   }
 
@@ -151,15 +159,16 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   #pick(urgency: 'demand' | 'prefetch'): T | undefined {
     let best: Peer<T> | undefined;
     for (const peer of this.#peers.values()) {
-      if (peer[urgency].length === 0) continue;
+      if (waitingOf(peer, urgency).length === 0) continue;
       if (best === undefined || peer.active < best.active) best = peer;
       else if (peer.active === best.active && peer.servedAt < best.servedAt) best = peer;
     }
-    const upload = best?.[urgency][0];
-    if (best === undefined || upload === undefined) return undefined;
+    if (best === undefined) return undefined;
+    const waiting = waitingOf(best, urgency);
+    const upload = waiting[0] as T;
     const room = this.#limits.inFlightBytes - this.#activeBytes;
     if (upload.bytes > room && this.#active > 0) return undefined;
-    best[urgency].shift();
+    waiting.shift();
     this.#queued -= 1;
     this.#queuedBytes -= upload.bytes;
     this.#turn += 1;
@@ -178,9 +187,8 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
     return peer;
   }
 
-  #forgetIfIdle(name: T['peer']): void {
-    const peer = this.#peers.get(name);
-    if (peer === undefined || peer.active > 0 || peer.demand.length + peer.prefetch.length > 0) return;
+  #forgetIfIdle(name: T['peer'], peer: Peer<T>): void {
+    if (peer.active > 0 || peer.demand.length + peer.prefetch.length > 0) return;
     this.#peers.delete(name);
   }
 }
