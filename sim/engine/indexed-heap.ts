@@ -37,7 +37,7 @@ export class IndexedHeap<T extends HeapItem> {
   add(item: T, key: number): void {
     const at = this.items.length;
     if (at === this.#keys.length) this.#grow();
-    this.items.push(item);
+    this.items[at] = item;
     this.#up(at, item, key);
   }
 

@@ -49,9 +49,11 @@ class Network implements FairNetwork, Books {
   readonly #tolerance: number;
   /** Links by the time of their next arrival. */
   readonly #arrivals = new IndexedHeap<Pipe>();
+  /** The first so many of a list that is never shortened. */
   readonly #toReview: Pipe[] = [];
+  #queued = 0;
   readonly #pipes: PipeBooks;
-  /** Those bound at a pipe before some of them move. */
+  /** Those bound at a pipe before some of them move; never shortened, which would allocate it anew. */
   readonly #scratch: Flow[] = [];
   #order = 0;
 
@@ -122,8 +124,9 @@ class Network implements FairNetwork, Books {
     for (let hop = 0; hop < flow.path.length; hop += 1) {
       const other = flow.path[hop] as Pipe;
       if (other === pipe) continue;
-      flow.guestAt[hop] = other.guests.length;
-      other.guests.push(flow);
+      const { guests } = other;
+      flow.guestAt[hop] = guests.length;
+      guests[guests.length] = flow;
       other.reserved += rate;
       if (rate > other.fastestGuest) other.fastestGuest = rate;
       this.#lower(other);
@@ -168,20 +171,21 @@ class Network implements FairNetwork, Books {
   #queue(pipe: Pipe): void {
     if (pipe.isQueued) return;
     pipe.isQueued = true;
-    this.#toReview.push(pipe);
+    this.#toReview[this.#queued] = pipe;
+    this.#queued += 1;
   }
 
   #settle(): void {
     const queue = this.#toReview;
     let at = 0;
-    for (; at < queue.length && at < MOST_REVIEWS; at += 1) {
+    for (; at < this.#queued && at < MOST_REVIEWS; at += 1) {
       const pipe = queue[at] as Pipe;
       pipe.isQueued = false;
       this.#review(pipe);
     }
     this.reviews += at;
-    for (; at < queue.length; at += 1) (queue[at] as Pipe).isQueued = false;
-    queue.length = 0;
+    for (; at < this.#queued; at += 1) (queue[at] as Pipe).isQueued = false;
+    this.#queued = 0;
   }
 
   #review(pipe: Pipe): void {
@@ -224,10 +228,12 @@ class Network implements FairNetwork, Books {
       if (pipe.leastReservation > pipe.share) this.#setShare(pipe, pipe.leastReservation);
       return;
     }
+    const { items } = pipe.bound;
+    const { length } = items;
     const former = this.#scratch;
-    former.length = 0;
-    for (const flow of pipe.bound.items) former.push(flow);
-    for (const flow of former) {
+    for (let at = 0; at < length; at += 1) former[at] = items[at] as Flow;
+    for (let at = 0; at < length; at += 1) {
+      const flow = former[at] as Flow;
       const wanted = pipe.target();
       if (flow.reservation >= wanted || flow.binding !== pipe) continue;
       const tight = this.#tooTight(flow, pipe, wanted);

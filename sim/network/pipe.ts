@@ -272,7 +272,15 @@ export function noteReservation(pipe: Pipe, reservation: number): void {
 
 /** The same for all of them, from scratch. */
 export function noteReservations(pipe: Pipe): void {
-  pipe.leastReservation = Number.POSITIVE_INFINITY;
-  pipe.mostReservation = 0;
-  for (const flow of pipe.bound.items) if (flow.path.length > 1) noteReservation(pipe, flow.reservation);
+  const { items } = pipe.bound;
+  let least = Number.POSITIVE_INFINITY;
+  let most = 0;
+  for (let at = 0; at < items.length; at += 1) {
+    const { path, reservation } = items[at] as Flow;
+    if (path.length === 1) continue;
+    if (reservation < least) least = reservation;
+    if (reservation > most) most = reservation;
+  }
+  pipe.leastReservation = least;
+  pipe.mostReservation = most;
 }
