@@ -1,3 +1,10 @@
+/** Adds an item to a list that most often has one: an array that begins with its first item has room for no more. */
+export function appended<T>(list: T[], item: T): T[] {
+  if (list.length === 0) return [item];
+  list.push(item);
+  return list;
+}
+
 /** Takes an item out of a short list and keeps the order of the others; false when it is not in it. */
 export function removeFrom<T>(list: T[], item: T): boolean {
   const at = list.indexOf(item);

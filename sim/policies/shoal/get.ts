@@ -1,6 +1,6 @@
 import { CLAIM_WAIT_LIMITS } from '../../../src/core/policy/claim-wait-limits.ts';
 import { NEIGHBOUR_LIMITS } from '../../../src/core/policy/neighbour-limits.ts';
-import { removeFrom } from '../../engine/lists.ts';
+import { appended, removeFrom } from '../../engine/lists.ts';
 import type { Timer } from '../../engine/timeline.ts';
 import type { ClaimReply } from './claim-reply.ts';
 import { HolderSearch } from './holder-search.ts';
@@ -23,14 +23,14 @@ export class ChunkGet {
   readonly #startedMs: number;
   readonly #life: number;
   #urgency: Urgency;
-  readonly #waiting: (() => void)[] = [];
+  #waiting: (() => void)[] = [];
   #isOver = false;
   // neighbours
   #search: HolderSearch | undefined;
-  readonly #running: Request[] = [];
+  #running: Request[] = [];
   #askedOutside = false;
   /** Those that went off as well. */
-  readonly #timers: Timer[] = [];
+  #timers: Timer[] = [];
   #cancelOutside: (() => void) | undefined;
   // claims
   #isClaimed = false;
@@ -46,7 +46,7 @@ export class ChunkGet {
   }
 
   join(urgency: Urgency, done: () => void): void {
-    this.#waiting.push(done);
+    this.#waiting = appended(this.#waiting, done);
     if (urgency !== 'demand' || this.#urgency === 'demand') return;
     this.#urgency = 'demand';
     // The daemon looks now and then whether somebody waits; half of the time between is what it takes on average.
@@ -80,7 +80,7 @@ export class ChunkGet {
     const timer = this.#node.swarm.world.timeline.after(ms, () => {
       if (!this.#isGone) callback();
     });
-    this.#timers.push(timer);
+    this.#timers = appended(this.#timers, timer);
   }
 
   // ── neighbours ──
@@ -130,7 +130,7 @@ export class ChunkGet {
         else init.failed();
       },
     });
-    this.#running.push(request);
+    this.#running = appended(this.#running, request);
   }
 
   #note(holder: ShoalNode, answer: Answer, waitMs: number): void {

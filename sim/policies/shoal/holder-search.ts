@@ -1,8 +1,9 @@
+import { appended } from '../../engine/lists.ts';
 import type { ShoalNode, Wanted } from './node.ts';
 
 /** Names neighbours that should have one chunk, after the daemon's holder search: bitmaps first, then the directory. */
 export class HolderSearch {
-  readonly tried: ShoalNode[] = [];
+  tried: ShoalNode[] = [];
   isUnderWay = false;
   readonly #node: ShoalNode;
   readonly #wanted: Wanted;
@@ -19,7 +20,7 @@ export class HolderSearch {
     const session = this.#node.session(layer.blob);
     const answer = (holder: ShoalNode | undefined): void => {
       this.isUnderWay = false;
-      if (holder !== undefined) this.tried.push(holder);
+      if (holder !== undefined) this.tried = appended(this.tried, holder);
       found(holder);
     };
     this.isUnderWay = true;
