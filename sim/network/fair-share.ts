@@ -1,18 +1,8 @@
 import { IndexedHeap } from '../engine/indexed-heap.ts';
 import type { EventSource } from '../engine/timeline.ts';
-import {
-  type Books,
-  clearBound,
-  Flow,
-  type Link,
-  leastOffer,
-  noteReservation,
-  noteReservations,
-  type Pipe,
-  PipeBooks,
-  type Transfer,
-  tightest,
-} from './pipe.ts';
+import { Flow, leastOffer, tightest, tooTight } from './flow.ts';
+import type { Books, Link, Pipe, Transfer } from './pipe.ts';
+import { clearBound, noteReservation, noteReservations, PipeBooks } from './pipe.ts';
 
 export type { Link, Transfer } from './pipe.ts';
 
@@ -103,7 +93,8 @@ class Network implements FairNetwork, Books {
     this.#serve(binding);
     flow.isOver = true;
     binding.bound.remove(flow);
-    if (binding.bound.size === 0) clearBound(binding);
+    binding.sharers -= 1;
+    if (binding.sharers === 0) clearBound(binding);
     for (let hop = 0; hop < flow.path.length; hop += 1) {
       const pipe = flow.path[hop] as Pipe;
       pipe.carriedDone += moved;
@@ -119,6 +110,7 @@ class Network implements FairNetwork, Books {
     this.#serve(pipe);
     flow.binding = pipe;
     pipe.bound.add(flow, pipe.served + remaining);
+    pipe.sharers += 1;
     const rate = leastOffer(flow);
     flow.reservation = rate;
     for (let hop = 0; hop < flow.path.length; hop += 1) {
@@ -143,7 +135,8 @@ class Network implements FairNetwork, Books {
     this.#serve(binding);
     const remaining = flow.remainingAt(nowMs);
     binding.bound.remove(flow);
-    if (binding.bound.size === 0) clearBound(binding);
+    binding.sharers -= 1;
+    if (binding.sharers === 0) clearBound(binding);
     for (let hop = 0; hop < flow.path.length; hop += 1) {
       const pipe = flow.path[hop] as Pipe;
       if (pipe !== binding) this.#removeGuest(flow, hop, pipe);
@@ -191,14 +184,14 @@ class Network implements FairNetwork, Books {
   #review(pipe: Pipe): void {
     const slack = 1 + this.#tolerance;
     this.#lower(pipe);
-    if (pipe.bound.size > 0 && pipe.fastestGuest > pipe.share * slack) this.#takeFastGuests(pipe);
-    if (pipe.bound.size > 0 && pipe.target() > pipe.share) this.#raise(pipe);
-    if (pipe.bound.size > 0 && pipe.mostReservation > pipe.share * slack) this.#giveBack(pipe);
+    if (pipe.sharers > 0 && pipe.fastestGuest > pipe.share * slack) this.#takeFastGuests(pipe);
+    if (pipe.sharers > 0 && pipe.target() > pipe.share) this.#raise(pipe);
+    if (pipe.sharers > 0 && pipe.mostReservation > pipe.share * slack) this.#giveBack(pipe);
   }
 
   /** A share that has become too large is lowered at once: capacity is never exceeded. */
   #lower(pipe: Pipe): void {
-    if (pipe.bound.size === 0) return;
+    if (pipe.sharers === 0) return;
     const target = pipe.target();
     if (target < pipe.share) this.#setShare(pipe, target);
   }
@@ -236,24 +229,12 @@ class Network implements FairNetwork, Books {
       const flow = former[at] as Flow;
       const wanted = pipe.target();
       if (flow.reservation >= wanted || flow.binding !== pipe) continue;
-      const tight = this.#tooTight(flow, pipe, wanted);
+      const tight = tooTight(flow, pipe, wanted);
       if (tight === undefined) this.#reserve(flow, pipe, wanted);
       else this.#move(flow, tight);
     }
     noteReservations(pipe);
-    if (pipe.bound.size > 0) this.#setShare(pipe, Math.min(pipe.target(), pipe.leastReservation));
-  }
-
-  /** The link of the path that cannot give the flow `wanted`; undefined when all can. */
-  #tooTight(flow: Flow, pipe: Pipe, wanted: number): Pipe | undefined {
-    let tight: Pipe | undefined;
-    let least = wanted;
-    for (const other of flow.path) {
-      if (other === pipe) continue;
-      const offer = (other.bytesPerMs - other.reserved + flow.reservation) / (other.bound.size + 1);
-      if (offer < least) [tight, least] = [other, offer];
-    }
-    return tight;
+    if (pipe.sharers > 0) this.#setShare(pipe, Math.min(pipe.target(), pipe.leastReservation));
   }
 
   #reserve(flow: Flow, pipe: Pipe, rate: number): void {
@@ -296,7 +277,7 @@ class Network implements FairNetwork, Books {
 
   #serve(pipe: Pipe): void {
     const nowMs = this.nowMs();
-    pipe.served = pipe.bound.size === 0 ? 0 : pipe.servedBy(nowMs);
+    pipe.served = pipe.sharers === 0 ? 0 : pipe.servedBy(nowMs);
     pipe.servedAtMs = nowMs;
   }
 

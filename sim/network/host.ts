@@ -10,6 +10,10 @@ export interface Zone {
   readonly down: Link | undefined;
   /** One way to the parent, ms. */
   readonly latencyMs: number;
+  /** Position among all zones, the core first. */
+  readonly index: number;
+  /** The way to each zone by its index, as far as it was asked for. */
+  readonly routes: (Route | undefined)[];
 }
 
 /** Kinds of control messages that are counted. */

@@ -1,4 +1,5 @@
 import { type HeapItem, IndexedHeap } from '../engine/indexed-heap.ts';
+import type { Flow } from './flow.ts';
 
 /** A one-way pipe of fixed capacity that transfers share. */
 export interface Link {
@@ -74,6 +75,8 @@ export class Pipe implements Link, HeapItem {
   heapAt = -1;
   /** By the mark of `served` at which each has arrived. */
   readonly bound = new IndexedHeap<Flow>();
+  /** How many those are. */
+  sharers = 0;
   readonly guests: Flow[] = [];
   isQueued = false;
   carriedDone = 0;
@@ -161,11 +164,11 @@ export class Pipe implements Link, HeapItem {
   }
 
   get transfers(): number {
-    return this.bound.size + this.guests.length;
+    return this.sharers + this.guests.length;
   }
 
   rate(): number {
-    let sum = this.bound.size * this.share;
+    let sum = this.sharers * this.share;
     for (const guest of this.guests) sum += guest.binding.share;
     return sum;
   }
@@ -184,76 +187,8 @@ export class Pipe implements Link, HeapItem {
 
   /** What those bound here could have each; with none bound, what the next one could have. */
   target(): number {
-    return Math.max(0, this.bytesPerMs - this.reserved) / Math.max(1, this.bound.size);
+    return Math.max(0, this.bytesPerMs - this.reserved) / Math.max(1, this.sharers);
   }
-}
-
-export class Flow implements Transfer, HeapItem {
-  readonly bytes: number;
-  readonly path: readonly Pipe[];
-  readonly done: () => void;
-  readonly heapOrder: number;
-  heapAt = -1;
-  binding: Pipe;
-  /** What its other links keep free for it, bytes per ms. */
-  reservation = 0;
-  /** Its place among the guests of each link of its path; -1 where it is bound. */
-  readonly guestAt: number[];
-  isOver = false;
-  movedAtEnd = 0;
-  readonly #network: Books;
-
-  constructor(network: Books, path: readonly Pipe[], bytes: number, done: () => void, order: number) {
-    this.#network = network;
-    this.path = path;
-    this.bytes = bytes;
-    this.done = done;
-    this.heapOrder = order;
-    this.binding = path[0] as Pipe;
-    this.guestAt = path.map(notAGuest);
-  }
-
-  remainingAt(nowMs: number): number {
-    if (this.isOver) return this.bytes - this.movedAtEnd;
-    const { binding } = this;
-    return Math.max(0, binding.bound.keyOf(this) - binding.servedBy(nowMs));
-  }
-
-  movedAt(nowMs: number): number {
-    return Math.min(this.bytes, this.bytes - this.remainingAt(nowMs));
-  }
-
-  moved(): number {
-    return this.movedAt(this.#network.nowMs());
-  }
-
-  cancel(): void {
-    this.#network.end(this);
-  }
-}
-
-const notAGuest = (): number => -1;
-
-/** The link of a new transfer's path that would give it least. */
-export function tightest(flow: Flow): Pipe {
-  let best = flow.path[0] as Pipe;
-  let least = Number.POSITIVE_INFINITY;
-  for (const pipe of flow.path) {
-    const offer = Math.max(0, pipe.bytesPerMs - pipe.reserved) / (pipe.bound.size + 1);
-    if (offer < least) [best, least] = [pipe, offer];
-  }
-  return best;
-}
-
-/** What every link of the path can give a flow that is bound at one of them and a guest nowhere yet. */
-export function leastOffer(flow: Flow): number {
-  let least = Number.POSITIVE_INFINITY;
-  for (const pipe of flow.path) {
-    const sharers = pipe === flow.binding ? pipe.bound.size : pipe.bound.size + 1;
-    const offer = Math.max(0, pipe.bytesPerMs - pipe.reserved) / sharers;
-    if (offer < least) least = offer;
-  }
-  return least;
 }
 
 /** Nobody is bound there any more. */

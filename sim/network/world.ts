@@ -88,8 +88,16 @@ class Cluster implements World {
     crossZoneBytes: 0,
     requestsAtRegistry: 0,
   };
-  readonly #core: Zone = { name: 'core', parent: undefined, depth: 0, up: undefined, down: undefined, latencyMs: 0 };
-  readonly #routes = new Map<Zone, Map<Zone, Route>>();
+  readonly #core: Zone = {
+    name: 'core',
+    parent: undefined,
+    depth: 0,
+    up: undefined,
+    down: undefined,
+    latencyMs: 0,
+    index: 0,
+    routes: [],
+  };
   #hosts = 0;
   #moves = 0;
 
@@ -167,16 +175,10 @@ class Cluster implements World {
   }
 
   #route(from: Zone, to: Zone): Route {
-    let row = this.#routes.get(from);
-    if (row === undefined) {
-      row = new Map();
-      this.#routes.set(from, row);
-    }
-    let route = row.get(to);
-    if (route === undefined) {
-      route = zoneRoute(from, to);
-      row.set(to, route);
-    }
+    const known = from.routes[to.index];
+    if (known !== undefined) return known;
+    const route = zoneRoute(from, to);
+    from.routes[to.index] = route;
     return route;
   }
 
@@ -196,6 +198,8 @@ class Cluster implements World {
         up: link('up', spec.upMbitPerS),
         down: link('down', spec.downMbitPerS),
         latencyMs: spec.latencyMs,
+        index: made.size + 1,
+        routes: [],
       };
       made.set(name, own);
       return own;
