@@ -9,9 +9,18 @@ export interface EventSource {
   fire(): void;
 }
 
-/** A timer that can be cancelled. */
+/** A timer that can be cancelled; nothing when it went off. */
 export interface Timer {
   cancel(): void;
+}
+
+/** Something that is waited for: what is in the timeline once at a time. Its own timer, without a callback beside it. */
+export abstract class Alarm implements Placed {
+  /** Its place in the timeline's heap. */
+  at = -1;
+
+  /** Its time has come. */
+  abstract ring(): void;
 }
 
 /** A promise of simulated work. Settling it lets whoever awaits it run before the time moves on. */
@@ -29,6 +38,8 @@ export interface Timeline {
   readonly clock: Clock;
   nowMs(): number;
   after(delayMs: number, callback: () => void): Timer;
+  /** Rings after so long; it must not be waited for already. */
+  set(alarm: Alarm, delayMs: number): void;
   deferred<T>(): Deferred<T>;
   /** Says that a promise was settled by other means, so that its waiters run first. */
   touch(): void;
@@ -42,14 +53,18 @@ export interface Timeline {
 /** Events between two looks at the real time: some milliseconds. */
 const EVENTS_PER_LOOK = 20_000;
 
-class Alarm implements Placed, Timer {
-  at = -1;
-  readonly callback: () => void;
+class Callback extends Alarm implements Timer {
   readonly #heap: TimerHeap<Alarm>;
+  readonly #callback: () => void;
 
   constructor(heap: TimerHeap<Alarm>, callback: () => void) {
+    super();
     this.#heap = heap;
-    this.callback = callback;
+    this.#callback = callback;
+  }
+
+  ring(): void {
+    this.#callback();
   }
 
   cancel(): void {
@@ -87,9 +102,13 @@ class VirtualTime implements Timeline {
   }
 
   after(delayMs: number, callback: () => void): Timer {
-    const alarm = new Alarm(this.#alarms, callback);
-    this.#alarms.add(alarm, this.#nowMs + Math.max(0, delayMs));
+    const alarm = new Callback(this.#alarms, callback);
+    this.set(alarm, delayMs);
     return alarm;
+  }
+
+  set(alarm: Alarm, delayMs: number): void {
+    this.#alarms.add(alarm, this.#nowMs + Math.max(0, delayMs));
   }
 
   deferred<T>(): Deferred<T> {
@@ -152,9 +171,12 @@ class VirtualTime implements Timeline {
   #runOne(): boolean {
     let due: EventSource | undefined;
     let dueMs = this.#alarms.firstMs;
-    for (const source of this.#sources) {
+    for (let at = 0; at < this.#sources.length; at += 1) {
+      const source = this.#sources[at] as EventSource;
       const atMs = source.nextMs();
-      if (atMs <= dueMs && atMs !== Number.POSITIVE_INFINITY) [due, dueMs] = [source, atMs];
+      if (atMs > dueMs || atMs === Number.POSITIVE_INFINITY) continue;
+      due = source;
+      dueMs = atMs;
     }
     if (dueMs === Number.POSITIVE_INFINITY) return false;
     this.#nowMs = Math.max(this.#nowMs, dueMs);
@@ -162,7 +184,7 @@ class VirtualTime implements Timeline {
       due.fire();
       return true;
     }
-    this.#alarms.take().callback();
+    this.#alarms.take().ring();
     return true;
   }
 

@@ -1,17 +1,8 @@
 import { IndexedHeap } from '../engine/indexed-heap.ts';
 import type { EventSource } from '../engine/timeline.ts';
-import {
-  type Books,
-  clearBound,
-  Flow,
-  type Link,
-  leastOffer,
-  noteReservation,
-  noteReservations,
-  Pipe,
-  type Transfer,
-  tightest,
-} from './pipe.ts';
+import { Flow, leastOffer, tightest, tooTight } from './flow.ts';
+import type { Books, Link, Pipe, Transfer } from './pipe.ts';
+import { clearBound, noteReservation, noteReservations, PipeBooks } from './pipe.ts';
 
 export type { Link, Transfer } from './pipe.ts';
 
@@ -48,18 +39,24 @@ class Network implements FairNetwork, Books {
   readonly #tolerance: number;
   /** Links by the time of their next arrival. */
   readonly #arrivals = new IndexedHeap<Pipe>();
+  /** The first so many of a list that is never shortened. */
   readonly #toReview: Pipe[] = [];
+  #queued = 0;
+  readonly #pipes: PipeBooks;
+  /** Those bound at a pipe before some of them move; never shortened, which would allocate it anew. */
+  readonly #scratch: Flow[] = [];
   #order = 0;
 
   constructor(nowMs: () => number, tolerance: number) {
     this.nowMs = nowMs;
+    this.#pipes = new PipeBooks(this);
     this.#tolerance = tolerance;
   }
 
   link(name: string, bytesPerMs: number): Link {
     if (!(bytesPerMs > 0)) throw new RangeError(`link ${name} has no capacity`);
     this.#order += 1;
-    return new Pipe(this, name, bytesPerMs, this.#order);
+    return this.#pipes.make(name, bytesPerMs, this.#order);
   }
 
   start(path: readonly Link[], bytes: number, done: () => void): Transfer {
@@ -72,7 +69,7 @@ class Network implements FairNetwork, Books {
   }
 
   nextMs(): number {
-    return this.#arrivals.first?.heapKey ?? Number.POSITIVE_INFINITY;
+    return this.#arrivals.firstKey;
   }
 
   fire(): void {
@@ -96,8 +93,10 @@ class Network implements FairNetwork, Books {
     this.#serve(binding);
     flow.isOver = true;
     binding.bound.remove(flow);
-    if (binding.bound.size === 0) clearBound(binding);
-    for (const [hop, pipe] of flow.path.entries()) {
+    binding.sharers -= 1;
+    if (binding.sharers === 0) clearBound(binding);
+    for (let hop = 0; hop < flow.path.length; hop += 1) {
+      const pipe = flow.path[hop] as Pipe;
       pipe.carriedDone += moved;
       if (pipe !== binding) this.#removeGuest(flow, hop, pipe);
       this.#queue(pipe);
@@ -110,14 +109,16 @@ class Network implements FairNetwork, Books {
   #bind(flow: Flow, pipe: Pipe, remaining: number): void {
     this.#serve(pipe);
     flow.binding = pipe;
-    flow.heapKey = pipe.served + remaining;
-    pipe.bound.add(flow);
+    pipe.bound.add(flow, pipe.served + remaining);
+    pipe.sharers += 1;
     const rate = leastOffer(flow);
     flow.reservation = rate;
-    for (const [hop, other] of flow.path.entries()) {
+    for (let hop = 0; hop < flow.path.length; hop += 1) {
+      const other = flow.path[hop] as Pipe;
       if (other === pipe) continue;
-      flow.guestAt[hop] = other.guests.length;
-      other.guests.push(flow);
+      const { guests } = other;
+      flow.guestAt[hop] = guests.length;
+      guests[guests.length] = flow;
       other.reserved += rate;
       if (rate > other.fastestGuest) other.fastestGuest = rate;
       this.#lower(other);
@@ -134,8 +135,10 @@ class Network implements FairNetwork, Books {
     this.#serve(binding);
     const remaining = flow.remainingAt(nowMs);
     binding.bound.remove(flow);
-    if (binding.bound.size === 0) clearBound(binding);
-    for (const [hop, pipe] of flow.path.entries()) {
+    binding.sharers -= 1;
+    if (binding.sharers === 0) clearBound(binding);
+    for (let hop = 0; hop < flow.path.length; hop += 1) {
+      const pipe = flow.path[hop] as Pipe;
       if (pipe !== binding) this.#removeGuest(flow, hop, pipe);
     }
     this.#schedule(binding, nowMs);
@@ -161,33 +164,34 @@ class Network implements FairNetwork, Books {
   #queue(pipe: Pipe): void {
     if (pipe.isQueued) return;
     pipe.isQueued = true;
-    this.#toReview.push(pipe);
+    this.#toReview[this.#queued] = pipe;
+    this.#queued += 1;
   }
 
   #settle(): void {
     const queue = this.#toReview;
     let at = 0;
-    for (; at < queue.length && at < MOST_REVIEWS; at += 1) {
+    for (; at < this.#queued && at < MOST_REVIEWS; at += 1) {
       const pipe = queue[at] as Pipe;
       pipe.isQueued = false;
       this.#review(pipe);
     }
     this.reviews += at;
-    for (; at < queue.length; at += 1) (queue[at] as Pipe).isQueued = false;
-    queue.length = 0;
+    for (; at < this.#queued; at += 1) (queue[at] as Pipe).isQueued = false;
+    this.#queued = 0;
   }
 
   #review(pipe: Pipe): void {
     const slack = 1 + this.#tolerance;
     this.#lower(pipe);
-    if (pipe.bound.size > 0 && pipe.fastestGuest > pipe.share * slack) this.#takeFastGuests(pipe);
-    if (pipe.bound.size > 0 && pipe.target() > pipe.share) this.#raise(pipe);
-    if (pipe.bound.size > 0 && pipe.mostReservation > pipe.share * slack) this.#giveBack(pipe);
+    if (pipe.sharers > 0 && pipe.fastestGuest > pipe.share * slack) this.#takeFastGuests(pipe);
+    if (pipe.sharers > 0 && pipe.target() > pipe.share) this.#raise(pipe);
+    if (pipe.sharers > 0 && pipe.mostReservation > pipe.share * slack) this.#giveBack(pipe);
   }
 
   /** A share that has become too large is lowered at once: capacity is never exceeded. */
   #lower(pipe: Pipe): void {
-    if (pipe.bound.size === 0) return;
+    if (pipe.sharers === 0) return;
     const target = pipe.target();
     if (target < pipe.share) this.#setShare(pipe, target);
   }
@@ -217,27 +221,20 @@ class Network implements FairNetwork, Books {
       if (pipe.leastReservation > pipe.share) this.#setShare(pipe, pipe.leastReservation);
       return;
     }
-    for (const flow of [...pipe.bound.items]) {
+    const { items } = pipe.bound;
+    const { length } = items;
+    const former = this.#scratch;
+    for (let at = 0; at < length; at += 1) former[at] = items[at] as Flow;
+    for (let at = 0; at < length; at += 1) {
+      const flow = former[at] as Flow;
       const wanted = pipe.target();
       if (flow.reservation >= wanted || flow.binding !== pipe) continue;
-      const tight = this.#tooTight(flow, pipe, wanted);
+      const tight = tooTight(flow, pipe, wanted);
       if (tight === undefined) this.#reserve(flow, pipe, wanted);
       else this.#move(flow, tight);
     }
     noteReservations(pipe);
-    if (pipe.bound.size > 0) this.#setShare(pipe, Math.min(pipe.target(), pipe.leastReservation));
-  }
-
-  /** The link of the path that cannot give the flow `wanted`; undefined when all can. */
-  #tooTight(flow: Flow, pipe: Pipe, wanted: number): Pipe | undefined {
-    let tight: Pipe | undefined;
-    let least = wanted;
-    for (const other of flow.path) {
-      if (other === pipe) continue;
-      const offer = (other.bytesPerMs - other.reserved + flow.reservation) / (other.bound.size + 1);
-      if (offer < least) [tight, least] = [other, offer];
-    }
-    return tight;
+    if (pipe.sharers > 0) this.#setShare(pipe, Math.min(pipe.target(), pipe.leastReservation));
   }
 
   #reserve(flow: Flow, pipe: Pipe, rate: number): void {
@@ -280,7 +277,7 @@ class Network implements FairNetwork, Books {
 
   #serve(pipe: Pipe): void {
     const nowMs = this.nowMs();
-    pipe.served = pipe.bound.size === 0 ? 0 : pipe.servedBy(nowMs);
+    pipe.served = pipe.sharers === 0 ? 0 : pipe.servedBy(nowMs);
     pipe.servedAtMs = nowMs;
   }
 
@@ -290,7 +287,7 @@ class Network implements FairNetwork, Books {
       this.#arrivals.remove(pipe);
       return;
     }
-    const remaining = Math.max(0, first.heapKey - pipe.servedBy(nowMs));
+    const remaining = Math.max(0, pipe.bound.firstKey - pipe.servedBy(nowMs));
     this.#arrivals.update(pipe, nowMs + remaining / pipe.share);
   }
 }

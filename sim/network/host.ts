@@ -1,4 +1,4 @@
-import type { Link, Transfer } from './fair-share.ts';
+import type { Link } from './fair-share.ts';
 
 /** A zone, or the core when it has no parent: where nodes and other zones hang. */
 export interface Zone {
@@ -10,6 +10,10 @@ export interface Zone {
   readonly down: Link | undefined;
   /** One way to the parent, ms. */
   readonly latencyMs: number;
+  /** Position among all zones, the core first. */
+  readonly index: number;
+  /** The way to each zone by its index, as far as it was asked for. */
+  readonly routes: (Route | undefined)[];
 }
 
 /** Kinds of control messages that are counted. */
@@ -23,6 +27,17 @@ export const BYTE_SOURCES = ['registry', 'seed', 'neighbour'] as const;
 
 /** Where bytes come from. */
 export type ByteSource = (typeof BYTE_SOURCES)[number];
+
+/** A transfer as its two ends have it. */
+export interface HostTransfer {
+  /** Its place among the transfers of each end. */
+  fromAt: number;
+  toAt: number;
+  readonly from: Host;
+  /** In the order of their beginning. */
+  readonly order: number;
+  end(how: 'lost'): void;
+}
 
 /** Something with links and a place: a node, a seed peer, the registry. */
 export class Host {
@@ -38,7 +53,8 @@ export class Host {
   life = 0;
   /** When its processors have done all they were given. */
   busyUntilMs = 0;
-  readonly transfers = new Set<Transfer>();
+  /** Under way from and to it, in no order. */
+  readonly transfers: HostTransfer[] = [];
   /** Bytes served to others. */
   servedBytes = 0;
   messagesIn = 0;
@@ -61,6 +77,30 @@ export class Host {
     this.latencyMs = init.latencyMs;
     this.cores = init.cores;
   }
+}
+
+/** Enters a transfer at both of its ends, which are two. */
+export function enter(transfer: HostTransfer, to: Host): void {
+  const { from } = transfer;
+  transfer.fromAt = from.transfers.length;
+  from.transfers.push(transfer);
+  transfer.toAt = to.transfers.length;
+  to.transfers.push(transfer);
+}
+
+/** Takes a transfer off both ends. */
+export function leave(transfer: HostTransfer, to: Host): void {
+  leaveAt(transfer.from, transfer.fromAt);
+  leaveAt(to, transfer.toAt);
+}
+
+function leaveAt(host: Host, at: number): void {
+  const { transfers } = host;
+  const last = transfers.pop() as HostTransfer;
+  if (at === transfers.length) return;
+  transfers[at] = last;
+  if (last.from === host) last.fromAt = at;
+  else last.toAt = at;
 }
 
 /** The links from one host to another, and the time a bit takes, ms. */

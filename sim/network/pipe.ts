@@ -1,4 +1,5 @@
 import { type HeapItem, IndexedHeap } from '../engine/indexed-heap.ts';
+import type { Flow } from './flow.ts';
 
 /** A one-way pipe of fixed capacity that transfers share. */
 export interface Link {
@@ -28,6 +29,37 @@ export interface Books {
   end(flow: Flow): void;
 }
 
+/** Numbers of one pipe in the books: those of a link that is looked at lie side by side. */
+const SHARE = 0;
+const RESERVED = 1;
+const SERVED = 2;
+const SERVED_AT = 3;
+const LEAST_RESERVATION = 4;
+const MOST_RESERVATION = 5;
+const FASTEST_GUEST = 6;
+const CAPACITY = 7;
+const STRIDE = 8;
+/** Pipes in one array of the books. */
+const BLOCK = 512;
+
+/** Makes pipes whose numbers share arrays. */
+export class PipeBooks {
+  readonly #network: Books;
+  #numbers = new Float64Array();
+  #made = 0;
+
+  constructor(network: Books) {
+    this.#network = network;
+  }
+
+  make(name: string, bytesPerMs: number, order: number): Pipe {
+    const at = this.#made % BLOCK;
+    if (at === 0) this.#numbers = new Float64Array(BLOCK * STRIDE);
+    this.#made += 1;
+    return new Pipe(this.#network, { name, bytesPerMs, order, numbers: this.#numbers, at: at * STRIDE });
+  }
+}
+
 /**
  * The links' books. A transfer is *bound* by one link of its path, where it gets the same share as all that are bound
  * there; on its other links it is a *guest* with a reservation at least as large as that share. A link's share is what
@@ -39,42 +71,104 @@ export interface Books {
  */
 export class Pipe implements Link, HeapItem {
   readonly name: string;
-  readonly bytesPerMs: number;
   readonly heapOrder: number;
-  /** Time of the first arrival of those bound here. */
-  heapKey = Number.POSITIVE_INFINITY;
   heapAt = -1;
+  /** By the mark of `served` at which each has arrived. */
   readonly bound = new IndexedHeap<Flow>();
+  /** How many those are. */
+  sharers = 0;
   readonly guests: Flow[] = [];
-  /** Sum of the guests' reservations. */
-  reserved = 0;
-  /** Bytes per ms of each transfer bound here, as in force. */
-  share = 0;
-  /** Bytes each transfer that was always bound here would have moved by `servedAtMs`. */
-  served = 0;
-  servedAtMs = 0;
-  /** No transfer bound here has a smaller (larger) reservation elsewhere than this. */
-  leastReservation = Number.POSITIVE_INFINITY;
-  mostReservation = 0;
-  /** No guest is faster than this. */
-  fastestGuest = 0;
   isQueued = false;
   carriedDone = 0;
+  readonly numbers: Float64Array;
+  readonly at: number;
   readonly #network: Books;
 
-  constructor(network: Books, name: string, bytesPerMs: number, order: number) {
+  constructor(
+    network: Books,
+    init: { name: string; bytesPerMs: number; order: number; numbers: Float64Array; at: number },
+  ) {
     this.#network = network;
-    this.name = name;
-    this.bytesPerMs = bytesPerMs;
-    this.heapOrder = order;
+    this.name = init.name;
+    this.heapOrder = init.order;
+    this.numbers = init.numbers;
+    this.at = init.at;
+    this.numbers[this.at + CAPACITY] = init.bytesPerMs;
+    this.leastReservation = Number.POSITIVE_INFINITY;
+  }
+
+  get bytesPerMs(): number {
+    return this.numbers[this.at + CAPACITY] as number;
+  }
+
+  /** Bytes per ms of each transfer bound here, as in force. */
+  get share(): number {
+    return this.numbers[this.at + SHARE] as number;
+  }
+
+  set share(share: number) {
+    this.numbers[this.at + SHARE] = share;
+  }
+
+  /** Sum of the guests' reservations. */
+  get reserved(): number {
+    return this.numbers[this.at + RESERVED] as number;
+  }
+
+  set reserved(rate: number) {
+    this.numbers[this.at + RESERVED] = rate;
+  }
+
+  /** Bytes each transfer that was always bound here would have moved by `servedAtMs`. */
+  get served(): number {
+    return this.numbers[this.at + SERVED] as number;
+  }
+
+  set served(bytes: number) {
+    this.numbers[this.at + SERVED] = bytes;
+  }
+
+  get servedAtMs(): number {
+    return this.numbers[this.at + SERVED_AT] as number;
+  }
+
+  set servedAtMs(ms: number) {
+    this.numbers[this.at + SERVED_AT] = ms;
+  }
+
+  /** No transfer bound here has a smaller reservation elsewhere than this. */
+  get leastReservation(): number {
+    return this.numbers[this.at + LEAST_RESERVATION] as number;
+  }
+
+  set leastReservation(rate: number) {
+    this.numbers[this.at + LEAST_RESERVATION] = rate;
+  }
+
+  /** The same for larger ones. */
+  get mostReservation(): number {
+    return this.numbers[this.at + MOST_RESERVATION] as number;
+  }
+
+  set mostReservation(rate: number) {
+    this.numbers[this.at + MOST_RESERVATION] = rate;
+  }
+
+  /** No guest is faster than this. */
+  get fastestGuest(): number {
+    return this.numbers[this.at + FASTEST_GUEST] as number;
+  }
+
+  set fastestGuest(rate: number) {
+    this.numbers[this.at + FASTEST_GUEST] = rate;
   }
 
   get transfers(): number {
-    return this.bound.size + this.guests.length;
+    return this.sharers + this.guests.length;
   }
 
   rate(): number {
-    let sum = this.bound.size * this.share;
+    let sum = this.sharers * this.share;
     for (const guest of this.guests) sum += guest.binding.share;
     return sum;
   }
@@ -93,73 +187,8 @@ export class Pipe implements Link, HeapItem {
 
   /** What those bound here could have each; with none bound, what the next one could have. */
   target(): number {
-    return Math.max(0, this.bytesPerMs - this.reserved) / Math.max(1, this.bound.size);
+    return Math.max(0, this.bytesPerMs - this.reserved) / Math.max(1, this.sharers);
   }
-}
-
-export class Flow implements Transfer, HeapItem {
-  readonly bytes: number;
-  readonly path: readonly Pipe[];
-  readonly done: () => void;
-  readonly heapOrder: number;
-  /** The mark of `served` at which it has arrived. */
-  heapKey = 0;
-  heapAt = -1;
-  binding: Pipe;
-  /** What its other links keep free for it, bytes per ms. */
-  reservation = 0;
-  /** Its place among the guests of each link of its path; -1 where it is bound. */
-  readonly guestAt: number[];
-  isOver = false;
-  movedAtEnd = 0;
-  readonly #network: Books;
-
-  constructor(network: Books, path: readonly Pipe[], bytes: number, done: () => void, order: number) {
-    this.#network = network;
-    this.path = path;
-    this.bytes = bytes;
-    this.done = done;
-    this.heapOrder = order;
-    this.binding = path[0] as Pipe;
-    this.guestAt = new Array<number>(path.length).fill(-1);
-  }
-
-  remainingAt(nowMs: number): number {
-    return this.isOver ? this.bytes - this.movedAtEnd : Math.max(0, this.heapKey - this.binding.servedBy(nowMs));
-  }
-
-  movedAt(nowMs: number): number {
-    return Math.min(this.bytes, this.bytes - this.remainingAt(nowMs));
-  }
-
-  moved(): number {
-    return this.movedAt(this.#network.nowMs());
-  }
-
-  cancel(): void {
-    this.#network.end(this);
-  }
-}
-
-/** The link of a new transfer's path that would give it least. */
-export function tightest(flow: Flow): Pipe {
-  let best = flow.path[0] as Pipe;
-  let least = Number.POSITIVE_INFINITY;
-  for (const pipe of flow.path) {
-    const offer = Math.max(0, pipe.bytesPerMs - pipe.reserved) / (pipe.bound.size + 1);
-    if (offer < least) [best, least] = [pipe, offer];
-  }
-  return best;
-}
-
-/** What every link of the path can give a flow that is bound at one of them and a guest nowhere yet. */
-export function leastOffer(flow: Flow): number {
-  let least = Number.POSITIVE_INFINITY;
-  for (const pipe of flow.path) {
-    const sharers = pipe === flow.binding ? pipe.bound.size : pipe.bound.size + 1;
-    least = Math.min(least, Math.max(0, pipe.bytesPerMs - pipe.reserved) / sharers);
-  }
-  return least;
 }
 
 /** Nobody is bound there any more. */
@@ -178,7 +207,15 @@ export function noteReservation(pipe: Pipe, reservation: number): void {
 
 /** The same for all of them, from scratch. */
 export function noteReservations(pipe: Pipe): void {
-  pipe.leastReservation = Number.POSITIVE_INFINITY;
-  pipe.mostReservation = 0;
-  for (const flow of pipe.bound.items) if (flow.path.length > 1) noteReservation(pipe, flow.reservation);
+  const { items } = pipe.bound;
+  let least = Number.POSITIVE_INFINITY;
+  let most = 0;
+  for (let at = 0; at < items.length; at += 1) {
+    const { path, reservation } = items[at] as Flow;
+    if (path.length === 1) continue;
+    if (reservation < least) least = reservation;
+    if (reservation > most) most = reservation;
+  }
+  pipe.leastReservation = least;
+  pipe.mostReservation = most;
 }

@@ -2,7 +2,18 @@ import { COST } from '../cost-model.ts';
 import type { Timeline } from '../engine/timeline.ts';
 import { bytesPerMs, type Scenario } from '../scenario/scenario.ts';
 import { createFairNetwork, type FairNetwork, type Link, type Transfer } from './fair-share.ts';
-import { type ByteSource, Host, MESSAGE_KINDS, type MessageKind, type Route, type Zone, zoneRoute } from './host.ts';
+import {
+  type ByteSource,
+  enter,
+  Host,
+  MESSAGE_KINDS,
+  type MessageKind,
+  type Route,
+  type Zone,
+  zoneRoute,
+} from './host.ts';
+import { Delivery } from './message.ts';
+import { Move } from './move.ts';
 import { groupsOf, placesOf } from './places.ts';
 import { createRegistry, type Registry } from './registry.ts';
 
@@ -29,6 +40,8 @@ export interface World {
    * receiver is not up by then.
    */
   send(from: Host, to: Host, kind: MessageKind, init: MessageInit): void;
+  /** Counts a message that leaves after `delayMs`, and what both ends do for it; answers the ms until it was taken in. */
+  post(from: Host, to: Host, kind: MessageKind, init: { bytes: number; delayMs: number }): number;
   /** Puts work behind what a host's processors have; answers the ms until it is done. */
   occupy(host: Host, ms: number): number;
   /** Work for a host's processors. */
@@ -75,9 +88,18 @@ class Cluster implements World {
     crossZoneBytes: 0,
     requestsAtRegistry: 0,
   };
-  readonly #core: Zone = { name: 'core', parent: undefined, depth: 0, up: undefined, down: undefined, latencyMs: 0 };
-  readonly #routes = new Map<Zone, Map<Zone, Route>>();
+  readonly #core: Zone = {
+    name: 'core',
+    parent: undefined,
+    depth: 0,
+    up: undefined,
+    down: undefined,
+    latencyMs: 0,
+    index: 0,
+    routes: [],
+  };
   #hosts = 0;
+  #moves = 0;
 
   constructor(scenario: Scenario, timeline: Timeline) {
     this.timeline = timeline;
@@ -101,32 +123,28 @@ class Cluster implements World {
   move(from: Host, to: Host, bytes: number, source: ByteSource, over: (how: Ended) => void): Transfer {
     const route = this.#route(from.zone, to.zone);
     const path = route.links.length === 0 ? [from.up, to.down] : [from.up, ...route.links, to.down];
-    const transfer = new Move(this, { from, to, route, source, over });
+    this.#moves += 1;
+    const transfer = new Move(this.counters, { from, to, source, over, order: this.#moves, isFar: route.crossesZones });
     transfer.inner = this.network.start(path, bytes, () => transfer.end('done'));
-    from.transfers.add(transfer);
-    to.transfers.add(transfer);
+    enter(transfer, to);
     return transfer;
   }
 
   send(from: Host, to: Host, kind: MessageKind, init: MessageInit): void {
     const { bytes, delayMs = 0, arrived, refused } = init;
+    const ms = this.post(from, to, kind, { bytes, delayMs });
+    this.timeline.set(new Delivery(this, { from, to, arrived, refused }), ms);
+  }
+
+  post(from: Host, to: Host, kind: MessageKind, { bytes, delayMs }: { bytes: number; delayMs: number }): number {
     this.counters.messages[kind] += 1;
     this.counters.messageBytes += bytes;
     from.messagesOut += 1;
-    const fromLife = from.life;
     const latencyMs = this.latencyMs(from, to);
     const wireMs = bytes / Math.min(from.up.bytesPerMs, to.down.bytesPerMs);
     // The receiver's processors are put behind what they have when the message leaves: one event instead of two.
-    const { life } = to;
     const thereMs = to.isUp ? this.occupy(to, COST.messageMs) : 0;
-    this.timeline.after(delayMs + this.occupy(from, COST.messageMs) + latencyMs + wireMs + thereMs, () => {
-      if (to.isUp && to.life === life) {
-        to.messagesIn += 1;
-        arrived();
-      } else if (refused !== undefined) {
-        this.timeline.after(latencyMs, () => from.life === fromLife && refused());
-      }
-    });
+    return delayMs + this.occupy(from, COST.messageMs) + latencyMs + wireMs + thereMs;
   }
 
   work(host: Host, ms: number, done: () => void): void {
@@ -140,7 +158,8 @@ class Cluster implements World {
     host.isUp = false;
     host.life += 1;
     host.busyUntilMs = 0;
-    for (const transfer of [...host.transfers]) (transfer as Move).end('lost');
+    const inOrder = host.transfers.toSorted((a, b) => a.order - b.order);
+    for (const transfer of inOrder) transfer.end('lost');
   }
 
   revive(host: Host): void {
@@ -156,16 +175,10 @@ class Cluster implements World {
   }
 
   #route(from: Zone, to: Zone): Route {
-    let row = this.#routes.get(from);
-    if (row === undefined) {
-      row = new Map();
-      this.#routes.set(from, row);
-    }
-    let route = row.get(to);
-    if (route === undefined) {
-      route = zoneRoute(from, to);
-      row.set(to, route);
-    }
+    const known = from.routes[to.index];
+    if (known !== undefined) return known;
+    const route = zoneRoute(from, to);
+    from.routes[to.index] = route;
     return route;
   }
 
@@ -185,6 +198,8 @@ class Cluster implements World {
         up: link('up', spec.upMbitPerS),
         down: link('down', spec.downMbitPerS),
         latencyMs: spec.latencyMs,
+        index: made.size + 1,
+        routes: [],
       };
       made.set(name, own);
       return own;
@@ -218,56 +233,5 @@ class Cluster implements World {
       latencyMs: init.latencyMs,
       cores: init.cores,
     });
-  }
-}
-
-interface MoveInit {
-  readonly from: Host;
-  readonly to: Host;
-  readonly route: Route;
-  readonly source: ByteSource;
-  readonly over: (how: Ended) => void;
-}
-
-class Move implements Transfer {
-  inner: Transfer | undefined;
-  readonly #world: Cluster;
-  readonly #init: MoveInit;
-  #isOver = false;
-
-  constructor(world: Cluster, init: MoveInit) {
-    this.#world = world;
-    this.#init = init;
-  }
-
-  get bytes(): number {
-    return this.inner?.bytes ?? 0;
-  }
-
-  moved(): number {
-    return this.inner?.moved() ?? 0;
-  }
-
-  cancel(): void {
-    this.#finish();
-  }
-
-  end(how: Ended): void {
-    if (this.#finish()) this.#init.over(how);
-  }
-
-  #finish(): boolean {
-    if (this.#isOver) return false;
-    this.#isOver = true;
-    this.inner?.cancel();
-    const { from, to, route, source } = this.#init;
-    const moved = this.moved();
-    from.transfers.delete(this);
-    to.transfers.delete(this);
-    from.servedBytes += moved;
-    const { counters } = this.#world;
-    counters.bytes[source] += moved;
-    if (route.crossesZones && source === 'neighbour') counters.crossZoneBytes += moved;
-    return true;
   }
 }

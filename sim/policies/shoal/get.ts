@@ -1,5 +1,6 @@
 import { CLAIM_WAIT_LIMITS } from '../../../src/core/policy/claim-wait-limits.ts';
 import { NEIGHBOUR_LIMITS } from '../../../src/core/policy/neighbour-limits.ts';
+import { appended, removeFrom } from '../../engine/lists.ts';
 import type { Timer } from '../../engine/timeline.ts';
 import type { ClaimReply } from './claim-reply.ts';
 import { HolderSearch } from './holder-search.ts';
@@ -7,12 +8,6 @@ import type { ShoalNode, Urgency, Wanted } from './node.ts';
 import { outcomeOf } from './outcome.ts';
 import { type Answer, askNeighbour, type Request } from './server.ts';
 import type { Session } from './session.ts';
-
-interface Attempt {
-  readonly holder: ShoalNode;
-  readonly waitMs: number;
-  readonly startedMs: number;
-}
 
 /** Attempts side by side at neighbours: more would only add load. */
 const MOST_ATTEMPTS = 2;
@@ -28,13 +23,14 @@ export class ChunkGet {
   readonly #startedMs: number;
   readonly #life: number;
   #urgency: Urgency;
-  readonly #waiting: (() => void)[] = [];
+  #waiting: (() => void)[] = [];
   #isOver = false;
   // neighbours
-  readonly #holders: HolderSearch;
-  readonly #running = new Map<Request, Attempt>();
+  #search: HolderSearch | undefined;
+  #running: Request[] = [];
   #askedOutside = false;
-  readonly #timers = new Set<Timer>();
+  /** Those that went off as well. */
+  #timers: Timer[] = [];
   #cancelOutside: (() => void) | undefined;
   // claims
   #isClaimed = false;
@@ -47,16 +43,15 @@ export class ChunkGet {
     this.#urgency = urgency;
     this.#startedMs = node.swarm.clock.nowMs();
     this.#life = node.host.life;
-    this.#holders = new HolderSearch(node, wanted);
   }
 
   join(urgency: Urgency, done: () => void): void {
-    this.#waiting.push(done);
+    this.#waiting = appended(this.#waiting, done);
     if (urgency !== 'demand' || this.#urgency === 'demand') return;
     this.#urgency = 'demand';
     // The daemon looks now and then whether somebody waits; half of the time between is what it takes on average.
-    if (this.#isClaimed && this.#running.size > 0) {
-      this.#after(CLAIM_WAIT_LIMITS.lookAgainMs / 2, () => this.#running.size > 0 && this.#afterHolderDelay());
+    if (this.#isClaimed && this.#running.length > 0) {
+      this.#after(CLAIM_WAIT_LIMITS.lookAgainMs / 2, () => this.#running.length > 0 && this.#afterHolderDelay());
     }
   }
 
@@ -70,7 +65,7 @@ export class ChunkGet {
       return;
     }
     this.#afterOutsideDelay();
-    this.#search();
+    this.#searchOn();
   }
 
   get #isGone(): boolean {
@@ -81,42 +76,42 @@ export class ChunkGet {
     return this.#node.session(this.#wanted.layer.blob);
   }
 
-  #after(ms: number, callback: () => void): Timer {
+  #after(ms: number, callback: () => void): void {
     const timer = this.#node.swarm.world.timeline.after(ms, () => {
-      this.#timers.delete(timer);
       if (!this.#isGone) callback();
     });
-    this.#timers.add(timer);
-    return timer;
+    this.#timers = appended(this.#timers, timer);
   }
 
   // ── neighbours ──
 
   /** The next neighbour to ask, also beside one that is slow. */
-  #search(): void {
-    if (this.#holders.isUnderWay || this.#isGone) return;
+  #searchOn(): void {
+    this.#search ??= new HolderSearch(this.#node, this.#wanted);
+    const search = this.#search;
+    if (search.isUnderWay || this.#isGone) return;
     const { maxAsked, maxRefusals } = NEIGHBOUR_LIMITS;
     const refusals = this.#node.usesClaims && this.#urgency === 'prefetch' ? this.#refusals : 0;
-    if (this.#holders.tried.length >= maxAsked || refusals >= maxRefusals) this.#found(undefined);
-    else this.#holders.next((holder) => !this.#isGone && this.#found(holder));
+    if (search.tried.length >= maxAsked || refusals >= maxRefusals) this.#found(undefined);
+    else search.next((holder) => !this.#isGone && this.#found(holder));
   }
 
   #found(holder: ShoalNode | undefined): void {
     if (holder !== undefined) this.#ask(holder);
-    else if (this.#running.size === 0) this.#claim();
+    else if (this.#running.length === 0) this.#claim();
   }
 
   #ask(holder: ShoalNode): void {
     this.#request(holder, {
       waitMs: 0,
       failed: () => {
-        if (this.#running.size === 0) this.#search();
+        if (this.#running.length === 0) this.#searchOn();
       },
     });
-    if (this.#running.size >= MOST_ATTEMPTS || this.#urgency === 'prefetch') return;
+    if (this.#running.length >= MOST_ATTEMPTS || this.#urgency === 'prefetch') return;
     const delayMs = this.#node.hedging.neighbourDelayMs(this.#wanted.chunk.bytes);
     this.#after(Math.max(1, delayMs), () => {
-      if (this.#running.size > 0 && this.#running.size < MOST_ATTEMPTS && !this.#isClaimed) this.#search();
+      if (this.#running.length > 0 && this.#running.length < MOST_ATTEMPTS && !this.#isClaimed) this.#searchOn();
     });
   }
 
@@ -128,14 +123,14 @@ export class ChunkGet {
       urgency: this.#urgency,
       waitMs: init.waitMs,
       over: (answer) => {
-        this.#running.delete(request);
+        removeFrom(this.#running, request);
         this.#note(holder, answer, init.waitMs);
         if (this.#isGone) return;
         if (answer.kind === 'ok') this.#done();
         else init.failed();
       },
     });
-    this.#running.set(request, { holder, waitMs: init.waitMs, startedMs: node.swarm.clock.nowMs() });
+    this.#running = appended(this.#running, request);
   }
 
   #note(holder: ShoalNode, answer: Answer, waitMs: number): void {
@@ -218,7 +213,7 @@ export class ChunkGet {
     // Whoever comes to wait meanwhile starts this (`join`).
     if (this.#urgency !== 'demand') return;
     this.#after(hedging.holderDelayMs(bytes), () => {
-      if (this.#askedOutside || this.#running.size === 0) return;
+      if (this.#askedOutside || this.#running.length === 0) return;
       if (hedging.takeOutside(bytes, swarm.clock.nowMs() - this.#startedMs, count)) this.#outside();
     });
   }
@@ -252,11 +247,12 @@ export class ChunkGet {
     this.#isOver = true;
     for (const timer of this.#timers) timer.cancel();
     const nowMs = this.#node.swarm.clock.nowMs();
-    for (const [request, { holder, waitMs, startedMs }] of this.#running) {
+    for (const request of this.#running) {
+      const { server, waitMs, askedMs } = request;
       request.cancel();
       // Another source was faster.
-      const outcome = waitMs === 0 ? ({ kind: 'slow', afterMs: nowMs - startedMs } as const) : undefined;
-      this.#node.scores.ended(holder.id, outcome, nowMs);
+      const outcome = waitMs === 0 ? ({ kind: 'slow', afterMs: nowMs - askedMs } as const) : undefined;
+      this.#node.scores.ended(server.id, outcome, nowMs);
     }
     this.#cancelOutside?.();
     if (this.#isClaimed) this.#node.claims.settle(this.#wanted, 'held');

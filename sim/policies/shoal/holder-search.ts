@@ -1,8 +1,9 @@
+import { appended } from '../../engine/lists.ts';
 import type { ShoalNode, Wanted } from './node.ts';
 
 /** Names neighbours that should have one chunk, after the daemon's holder search: bitmaps first, then the directory. */
 export class HolderSearch {
-  readonly tried: ShoalNode[] = [];
+  tried: ShoalNode[] = [];
   isUnderWay = false;
   readonly #node: ShoalNode;
   readonly #wanted: Wanted;
@@ -19,7 +20,7 @@ export class HolderSearch {
     const session = this.#node.session(layer.blob);
     const answer = (holder: ShoalNode | undefined): void => {
       this.isUnderWay = false;
-      if (holder !== undefined) this.tried.push(holder);
+      if (holder !== undefined) this.tried = appended(this.tried, holder);
       found(holder);
     };
     this.isUnderWay = true;
@@ -28,20 +29,25 @@ export class HolderSearch {
       answer(known);
       return;
     }
-    session.settled(chunk.row, () => {
-      const settled = this.#byBitmap();
-      if (settled !== undefined) {
-        answer(settled);
-        return;
-      }
+    const askAround = (): void => {
       session.refresh();
       this.#byDirectory(answer);
+    };
+    if (!session.isUnsettled(chunk.row)) {
+      askAround();
+      return;
+    }
+    session.settled(chunk.row, () => {
+      const settled = this.#byBitmap();
+      if (settled !== undefined) answer(settled);
+      else askAround();
     });
   }
 
   #byBitmap(): ShoalNode | undefined {
     const { chunk, layer } = this.#wanted;
     const holders = this.#node.session(layer.blob).holders(chunk.row, this.tried);
+    if (holders.length === 0) return undefined;
     return this.#node.scores.choose(holders, chunk.bytes, this.#node.swarm.clock.nowMs());
   }
 
@@ -50,14 +56,14 @@ export class HolderSearch {
     const { content } = this.#wanted.chunk;
     const session = this.#node.session(this.#wanted.layer.blob);
     const { nowMs } = swarm.clock;
-    if (this.#hasLooked || nobody.has(String(content), nowMs()) || !session.worthFinding()) {
+    if (this.#hasLooked || nobody.has(content, nowMs()) || !session.worthFinding()) {
       answer(undefined);
       return;
     }
     this.#hasLooked = true;
     swarm.find(this.#node, content, (holders) => {
       session.foundAny(holders.length > 0);
-      if (holders.length === 0) nobody.add(String(content), nowMs());
+      if (holders.length === 0) nobody.add(content, nowMs());
       // Answers of several keepers come in no order: the first of them is asked.
       const start = swarm.random.below(Math.max(1, holders.length));
       for (let step = 0; step < holders.length; step += 1) {

@@ -23,28 +23,31 @@ export interface Wanted {
 
 /** A node that runs shoal: what it holds, what it is getting, whom it knows. */
 export class ShoalNode {
-  readonly id: string;
+  /** What the daemon's policy code knows it by. */
+  readonly id: number;
   readonly zone: string;
   readonly host: Host;
   readonly swarm: Swarm;
   readonly usesClaims: boolean;
-  scores: NeighbourScores;
+  scores: NeighbourScores<number>;
   hedging: Hedging;
   /** Contents nobody had a moment ago. */
-  nobody: ExpiringSet;
+  nobody: ExpiringSet<number>;
   server: Server;
   origin: Origin;
   claims: ClaimBatches;
   #held: Uint8Array;
-  readonly #maps = new Map<number, Uint8Array>();
+  /** By blob. */
+  readonly #maps: (Uint8Array | undefined)[] = [];
   #gets = new Map<number, ChunkGet>();
-  #sessions = new Map<number, Session>();
+  /** By blob. */
+  #sessions: (Session | undefined)[] = [];
   #fresh: number[] = [];
 
   constructor(swarm: Swarm, host: Host, init: { contents: number; claims: boolean }) {
     this.swarm = swarm;
     this.host = host;
-    this.id = host.name;
+    this.id = host.index;
     this.zone = host.zone.name;
     this.usesClaims = init.claims;
     this.#held = new Uint8Array(Math.ceil(init.contents / 8));
@@ -95,22 +98,23 @@ export class ShoalNode {
     this.#gets.delete(content);
     this.#held[content >>> 3] = (this.#held[content >>> 3] as number) | (1 << (content & 7));
     for (const { blob, row } of this.swarm.placesOf(content)) {
-      const map = this.#maps.get(blob) ?? new Uint8Array(Math.ceil(this.swarm.rowsOf(blob) / 8));
-      this.#maps.set(blob, map);
+      const map = this.#maps[blob] ?? new Uint8Array(Math.ceil(this.swarm.rowsOf(blob) / 8));
+      this.#maps[blob] = map;
       map[row >>> 3] = (map[row >>> 3] as number) | (1 << (row & 7));
     }
     this.#announce(content);
   }
 
+  /** As it is now: it changes. */
   haveMap(blob: number): Uint8Array | undefined {
-    return this.#maps.get(blob)?.slice();
+    return this.#maps[blob];
   }
 
   session(blob: number): Session {
-    const known = this.#sessions.get(blob);
+    const known = this.#sessions[blob];
     if (known !== undefined) return known;
     const made = new Session(this.swarm, this, blob);
-    this.#sessions.set(blob, made);
+    this.#sessions[blob] = made;
     return made;
   }
 
@@ -118,21 +122,21 @@ export class ShoalNode {
   died(): void {
     this.server.fail();
     this.#gets = new Map();
-    this.#sessions = new Map();
+    this.#sessions = [];
     this.#fresh = [];
     Object.assign(this, this.#memory());
   }
 
   wipe(): void {
     this.#held = new Uint8Array(this.#held.length);
-    this.#maps.clear();
+    this.#maps.length = 0;
   }
 
   #memory() {
     return {
-      scores: createNeighbourScores({ ownZone: this.zone, random: () => this.swarm.random.next() }),
+      scores: createNeighbourScores<number>({ ownZone: this.zone, random: () => this.swarm.random.next() }),
       hedging: createHedging({ sharers: () => this.swarm.nodes.length }),
-      nobody: createExpiringSet({ forMs: NEIGHBOUR_LIMITS.negativeMs, most: NEIGHBOUR_LIMITS.maxNegative }),
+      nobody: createExpiringSet<number>({ forMs: NEIGHBOUR_LIMITS.negativeMs, most: NEIGHBOUR_LIMITS.maxNegative }),
       server: new Server(this),
       origin: new Origin(this),
       claims: new ClaimBatches(this),

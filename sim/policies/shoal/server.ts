@@ -1,7 +1,8 @@
 import { UPLOAD_LIMITS } from '../../../src/core/policy/upload-limits.ts';
 import { createUploadQueue, type Upload, type UploadQueue } from '../../../src/core/policy/upload-queue.ts';
 import { COST, MESSAGE_BYTES } from '../../cost-model.ts';
-import type { Timer } from '../../engine/timeline.ts';
+import { removeFrom } from '../../engine/lists.ts';
+import { Alarm, type Timer } from '../../engine/timeline.ts';
 import type { Transfer } from '../../network/fair-share.ts';
 import type { ShoalNode, Urgency, Wanted } from './node.ts';
 import { DATA_LIMITS } from './transport-limits.ts';
@@ -15,8 +16,15 @@ export type Answer =
 
 /** A request under way. */
 export interface Request {
+  readonly server: ShoalNode;
+  /** How long the neighbour may keep it while it gets the chunk itself, ms; 0: it must have it. */
+  readonly waitMs: number;
+  readonly askedMs: number;
   cancel(): void;
 }
+
+/** What happens to a request next; one thing at a time. */
+type Step = 'arrive' | 'succeed' | 'answer';
 
 /** Asks `server` for a chunk on behalf of `client`; `over` is called once, unless it is cancelled. */
 export function askNeighbour(
@@ -28,8 +36,8 @@ export function askNeighbour(
 }
 
 /** One request for a chunk and its answer, from the client's and the server's side. */
-class Exchange implements Upload, Request {
-  readonly peer: string;
+class Exchange extends Alarm implements Upload<number>, Request {
+  readonly peer: number;
   readonly bytes: number;
   readonly count: number;
   readonly urgency: Urgency;
@@ -37,11 +45,13 @@ class Exchange implements Upload, Request {
   readonly client: ShoalNode;
   readonly server: ShoalNode;
   readonly #wanted: Wanted;
-  readonly #waitMs: number;
+  readonly waitMs: number;
+  readonly askedMs: number;
   readonly #over: (answer: Answer) => void;
-  readonly #askedMs: number;
   readonly #clientLife: number;
   readonly #serverLife: number;
+  #step: Step = 'arrive';
+  #answer: Answer | undefined;
   #firstByteMs = 0;
   #transfer: Transfer | undefined;
   #waiting: Timer | undefined;
@@ -54,6 +64,7 @@ class Exchange implements Upload, Request {
     server: ShoalNode,
     init: { wanted: Wanted; urgency: Urgency; waitMs: number; over: (answer: Answer) => void },
   ) {
+    super();
     this.client = client;
     this.server = server;
     this.peer = client.id;
@@ -62,17 +73,32 @@ class Exchange implements Upload, Request {
     this.urgency = init.urgency;
     this.directed = init.waitMs > 0 || !server.swarm.scenario.shoal.refuseUndirected;
     this.#wanted = init.wanted;
-    this.#waitMs = Math.min(init.waitMs, DATA_LIMITS.maxWaitMs);
+    this.waitMs = Math.min(init.waitMs, DATA_LIMITS.maxWaitMs);
     this.#over = init.over;
     this.#clientLife = client.host.life;
     this.#serverLife = server.host.life;
     const { world } = client.swarm;
-    this.#askedMs = world.timeline.nowMs();
+    this.askedMs = world.timeline.nowMs();
     const { counters } = world;
     counters.messages.request += this.count;
     counters.messageBytes += this.count * MESSAGE_BYTES.request;
     client.host.messagesOut += this.count;
-    world.timeline.after(COST.requestMs + world.latencyMs(client.host, server.host), () => this.#arrived());
+    world.timeline.set(this, COST.requestMs + world.latencyMs(client.host, server.host));
+  }
+
+  ring(): void {
+    switch (this.#step) {
+      case 'arrive':
+        this.#arrived();
+        return;
+      case 'succeed': {
+        const totalMs = this.client.swarm.clock.nowMs() - this.askedMs;
+        this.#end({ kind: 'ok', firstByteMs: this.#firstByteMs, totalMs });
+        return;
+      }
+      case 'answer':
+        this.#end(this.#answer as Answer);
+    }
   }
 
   cancel(): void {
@@ -87,7 +113,7 @@ class Exchange implements Upload, Request {
   lost(): void {
     this.#stage = 'ended';
     this.#waiting?.cancel();
-    this.#answer({ kind: 'failed' });
+    this.#end({ kind: 'failed' });
   }
 
   /** Its turn has come: the bytes leave. */
@@ -103,10 +129,10 @@ class Exchange implements Upload, Request {
     }
     // The server works while the bytes flow: what they wait for it is added at the end, one event instead of two.
     const sentMs = world.occupy(server.host, ms);
-    this.#firstByteMs = sentMs + world.timeline.nowMs() + world.latencyMs(server.host, client.host) - this.#askedMs;
+    this.#firstByteMs = sentMs + world.timeline.nowMs() + world.latencyMs(server.host, client.host) - this.askedMs;
     this.#transfer = world.move(server.host, client.host, this.bytes, 'neighbour', (how) => {
       this.#leaveServer();
-      if (how === 'lost') this.#answer({ kind: 'failed' });
+      if (how === 'lost') this.#end({ kind: 'failed' });
       else this.#arrivedAtClient(sentMs);
     });
   }
@@ -115,10 +141,8 @@ class Exchange implements Upload, Request {
     const { client } = this;
     const { world } = client.swarm;
     const workMs = this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
-    world.timeline.after(delayMs + world.occupy(client.host, workMs), () => {
-      const totalMs = world.timeline.nowMs() - this.#askedMs;
-      this.#answer({ kind: 'ok', firstByteMs: this.#firstByteMs, totalMs });
-    });
+    this.#step = 'succeed';
+    world.timeline.set(this, delayMs + world.occupy(client.host, workMs));
   }
 
   #arrived(): void {
@@ -131,11 +155,11 @@ class Exchange implements Upload, Request {
     server.host.messagesIn += this.count;
     const { content } = this.#wanted.chunk;
     if (server.has(content)) this.#enqueue();
-    else if (this.#waitMs === 0 || !server.isGetting(content) || !server.server.mayWait(this)) {
+    else if (this.waitMs === 0 || !server.isGetting(content) || !server.server.mayWait(this)) {
       this.#answerLater({ kind: 'missing' });
     } else {
       this.#stage = 'waits';
-      this.#waiting = server.swarm.world.timeline.after(this.#waitMs, () => {
+      this.#waiting = server.swarm.world.timeline.after(this.waitMs, () => {
         this.#leaveServer();
         this.#answerLater({ kind: 'missing' });
       });
@@ -167,10 +191,12 @@ class Exchange implements Upload, Request {
   /** The head of an answer is on its way back. */
   #answerLater(answer: Answer): void {
     const { world } = this.client.swarm;
-    world.timeline.after(world.latencyMs(this.server.host, this.client.host), () => this.#answer(answer));
+    this.#step = 'answer';
+    this.#answer = answer;
+    world.timeline.set(this, world.latencyMs(this.server.host, this.client.host));
   }
 
-  #answer(answer: Answer): void {
+  #end(answer: Answer): void {
     if (this.#isOver) return;
     this.#isOver = true;
     const { host } = this.client;
@@ -182,9 +208,8 @@ class Exchange implements Upload, Request {
 export class Server {
   readonly #node: ShoalNode;
   readonly #queue: UploadQueue<Exchange>;
-  readonly #exchanges = new Set<Exchange>();
-  readonly #waits = new Set<Exchange>();
-  readonly #waitsOf = new Map<string, number>();
+  readonly #exchanges: Exchange[] = [];
+  readonly #waits: Exchange[] = [];
   #timer: Timer | undefined;
 
   constructor(node: ShoalNode) {
@@ -195,35 +220,36 @@ export class Server {
 
   /** Keeps the request open when there is room for one more. */
   mayWait(exchange: Exchange): boolean {
-    const ofPeer = this.#waitsOf.get(exchange.peer) ?? 0;
-    if (this.#waits.size >= DATA_LIMITS.waits || ofPeer >= DATA_LIMITS.waitsPerPeer) return false;
-    this.#waits.add(exchange);
-    this.#waitsOf.set(exchange.peer, ofPeer + 1);
+    const { waits, waitsPerPeer } = DATA_LIMITS;
+    const { length } = this.#waits;
+    if (length >= waits) return false;
+    if (length >= waitsPerPeer) {
+      const ofPeer = this.#waits.reduce((count, { peer }) => (peer === exchange.peer ? count + 1 : count), 0);
+      if (ofPeer >= waitsPerPeer) return false;
+    }
+    this.#waits.push(exchange);
     return true;
   }
 
   waitOver(exchange: Exchange): void {
-    if (!this.#waits.delete(exchange)) return;
-    const left = (this.#waitsOf.get(exchange.peer) ?? 1) - 1;
-    if (left === 0) this.#waitsOf.delete(exchange.peer);
-    else this.#waitsOf.set(exchange.peer, left);
+    removeFrom(this.#waits, exchange);
   }
 
   take(exchange: Exchange): number | undefined {
     const retryAfterMs = this.#queue.add(exchange, this.#nowMs);
     if (retryAfterMs !== undefined) return retryAfterMs;
-    this.#exchanges.add(exchange);
+    this.#exchanges.push(exchange);
     this.#runNext();
     return undefined;
   }
 
   leave(exchange: Exchange): void {
-    this.#exchanges.delete(exchange);
+    removeFrom(this.#exchanges, exchange);
     this.#queue.remove(exchange);
   }
 
   finished(exchange: Exchange): void {
-    if (!this.#exchanges.delete(exchange)) return;
+    if (!removeFrom(this.#exchanges, exchange)) return;
     this.#queue.finished(exchange);
     this.#runNext();
   }
@@ -232,8 +258,8 @@ export class Server {
   fail(): void {
     this.#timer?.cancel();
     for (const exchange of [...this.#exchanges, ...this.#waits]) exchange.lost();
-    this.#exchanges.clear();
-    this.#waits.clear();
+    this.#exchanges.length = 0;
+    this.#waits.length = 0;
   }
 
   get #nowMs(): number {

@@ -32,7 +32,7 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
 
   function background(node: ShoalNode, image: SimImage): void {
     const { life } = node.host;
-    const order = image.layers.flatMap((layer) => inOwnOrder(node.id, image, layer));
+    const order = image.layers.flatMap((layer) => inOwnOrder(node.host.name, image, layer));
     const next = (): void => {
       if (node.host.life !== life) return;
       const at = order.shift();
@@ -59,7 +59,7 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
       settings.hintOrder === 'mixed' ? [createStartPool<Marked>()] : image.layers.map(() => createStartPool<Marked>());
     for (const [at, part] of (marked.get(image) ?? []).entries()) {
       const { bytes } = part;
-      const seed = `${node.id} ${image.name} ${at}`;
+      const seed = `${node.host.name} ${image.name} ${at}`;
       const plan = { deviceSize: bytes, hintBytes: bytes, recorded: [], seed, isShared: true };
       pools[settings.hintOrder === 'mixed' ? 0 : at]?.add(part, plan);
     }

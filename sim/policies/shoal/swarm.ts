@@ -1,5 +1,5 @@
 import type { Clock } from '../../../src/clock.ts';
-import { type ClaimLedger, createClaimLedger, type LedgerAnswer } from '../../../src/core/policy/claim-ledger.ts';
+import { type ClaimLedger, createClaimLedger } from '../../../src/core/policy/claim-ledger.ts';
 import { COST, MESSAGE_BYTES } from '../../cost-model.ts';
 import type { Random } from '../../engine/random.ts';
 import type { Host } from '../../network/host.ts';
@@ -7,6 +7,7 @@ import type { World } from '../../network/world.ts';
 import type { Scenario } from '../../scenario/scenario.ts';
 import type { SimImage } from '../../workload/image.ts';
 import { unitChunks } from '../../workload/units.ts';
+import { ClaimMessage, type Coordinators, GRANTED, SettleMessage } from './claim-message.ts';
 import type { ClaimReply, Place, Region } from './claim-reply.ts';
 import type { ShoalNode } from './node.ts';
 import { coordinatorOf, keeperOf } from './placement.ts';
@@ -39,7 +40,7 @@ export interface Swarm {
     own: ShoalNode,
     region: Region,
     contents: readonly number[],
-    init: { delayMs: number; answered: (replies: ClaimReply[]) => void },
+    init: { delayMs: number; answered: (replies: readonly ClaimReply[]) => void },
   ): void;
   settle(
     own: ShoalNode,
@@ -60,7 +61,7 @@ export function createSwarm(
   return new ModelledSwarm(components, init);
 }
 
-class ModelledSwarm implements Swarm {
+class ModelledSwarm implements Swarm, Coordinators {
   readonly world: World;
   readonly scenario: Scenario;
   readonly clock: Clock;
@@ -68,16 +69,15 @@ class ModelledSwarm implements Swarm {
   readonly random: Random;
   readonly unit: number;
   readonly #byHost = new Map<Host, ShoalNode>();
-  readonly #byName = new Map<string, ShoalNode>();
+  readonly #byId: ShoalNode[] = [];
   readonly #places: Place[][];
   readonly #rows: number[];
-  readonly #digests: string[];
   /** Chunks that each content stands for. */
   readonly #counts: Uint16Array;
   readonly #zoneMembers = new Map<unknown, ShoalNode[]>();
   /** First announcers of each content: keepers refuse later ones. */
   readonly #records: ShoalNode[][];
-  readonly #ledgers = new Map<ShoalNode, ClaimLedger>();
+  readonly #ledgers = new Map<ShoalNode, ClaimLedger<number>>();
 
   constructor(
     components: { world: World; scenario: Scenario; images: readonly SimImage[]; random: Random },
@@ -92,12 +92,11 @@ class ModelledSwarm implements Swarm {
     this.#places = Array.from({ length: init.contents }, () => []);
     this.#records = Array.from({ length: init.contents }, () => []);
     this.#rows = new Array<number>(init.blobs).fill(0);
-    this.#digests = new Array<string>(init.contents).fill('');
     for (const image of components.images) this.#addImage(image);
     this.nodes = this.world.nodes.map((host) => {
       const node = init.makeNode(this, host);
       this.#byHost.set(host, node);
-      this.#byName.set(host.name, node);
+      this.#byId[node.id] = node;
       const members = this.#zoneMembers.get(host.zone) ?? [];
       this.#zoneMembers.set(host.zone, members);
       members.push(node);
@@ -155,31 +154,20 @@ class ModelledSwarm implements Swarm {
     own: ShoalNode,
     region: Region,
     contents: readonly number[],
-    { delayMs, answered }: { delayMs: number; answered: (replies: ClaimReply[]) => void },
+    { delayMs, answered }: { delayMs: number; answered: (replies: readonly ClaimReply[]) => void },
   ): void {
-    const { life } = own.host;
     const coordinator = coordinatorOf(this.nodes, region);
     if (coordinator === undefined) {
-      answered(contents.map(() => ({ kind: 'granted' })));
+      answered(contents.map(() => GRANTED));
       return;
     }
-    const bytes = this.#claimBytes(contents);
-    const reply = (): void => {
-      const ledger = this.#ledgerOf(coordinator);
-      const replies = contents.map((content) =>
-        this.#replyOf(ledger.claim(own.host.name, this.#digests[content] as string)),
-      );
-      const backMs = coordinator === own ? 0 : this.world.latencyMs(coordinator.host, own.host);
-      this.world.timeline.after(backMs, () => own.host.isUp && own.host.life === life && answered(replies));
-    };
-    if (coordinator === own) {
-      if (delayMs === 0) reply();
-      else this.world.timeline.after(delayMs, reply);
-    } else {
-      // The next closest is asked after a while; it knows nothing, so it grants.
-      const refused = (): void => answered(contents.map(() => ({ kind: 'granted' })));
-      this.world.send(own.host, coordinator.host, 'claim', { bytes, delayMs, arrived: reply, refused });
-    }
+    const { timeline } = this.world;
+    const message = new ClaimMessage(this, { own, coordinator, contents }, answered);
+    if (coordinator !== own) {
+      const bytes = this.#claimBytes(contents);
+      timeline.set(message, this.world.post(own.host, coordinator.host, 'claim', { bytes, delayMs }));
+    } else if (delayMs === 0) message.decide();
+    else timeline.set(message, delayMs);
   }
 
   settle(
@@ -190,13 +178,14 @@ class ModelledSwarm implements Swarm {
   ): void {
     const coordinator = coordinatorOf(this.nodes, region);
     if (coordinator === undefined) return;
-    const arrived = (): void => {
-      const ledger = this.#ledgerOf(coordinator);
-      for (const content of contents) ledger.settle(own.host.name, this.#digests[content] as string, outcome);
-    };
+    const message = new SettleMessage(this, { own, coordinator, contents }, outcome);
+    if (coordinator === own) {
+      message.settle();
+      return;
+    }
     const bytes = this.#claimBytes(contents);
-    if (coordinator === own) arrived();
-    else this.world.send(own.host, coordinator.host, 'settle', { bytes, delayMs, arrived });
+    const ms = this.world.post(own.host, coordinator.host, 'settle', { bytes, delayMs });
+    this.world.timeline.set(message, ms);
   }
 
   /** Each keeper gets one batch; records are there at once, since nobody could tell the difference of a round trip. */
@@ -222,9 +211,21 @@ class ModelledSwarm implements Swarm {
     }
   }
 
+  ledgerOf(node: ShoalNode): ClaimLedger<number> {
+    const known = this.#ledgers.get(node);
+    if (known !== undefined) return known;
+    const made = createClaimLedger<number>({ clock: this.clock });
+    this.#ledgers.set(node, made);
+    return made;
+  }
+
+  node(id: number): ShoalNode | undefined {
+    return this.#byId[id];
+  }
+
   forget(node: ShoalNode): void {
     this.#ledgers.delete(node);
-    for (const ledger of this.#ledgers.values()) ledger.forget(node.host.name);
+    for (const ledger of this.#ledgers.values()) ledger.forget(node.id);
     for (const records of this.#records) {
       const at = records.indexOf(node);
       if (at !== -1) records.splice(at, 1);
@@ -235,7 +236,6 @@ class ModelledSwarm implements Swarm {
     for (const { blob, first, end } of image.layers) {
       this.#rows[blob] = end - first;
       for (const chunk of image.chunks.slice(first, end)) {
-        this.#digests[chunk.content] = chunk.digest;
         this.#counts[chunk.content] = chunk.count;
         const places = this.#places[chunk.content] as Place[];
         const isKnown = places.some((place) => place.blob === blob && place.row === chunk.row);
@@ -268,23 +268,5 @@ class ModelledSwarm implements Swarm {
     const begin = Math.max(nowMs, host.busyUntilMs);
     host.busyUntilMs = begin + ms / host.cores;
     return begin - nowMs + ms;
-  }
-
-  #ledgerOf(node: ShoalNode): ClaimLedger {
-    const known = this.#ledgers.get(node);
-    if (known !== undefined) return known;
-    const made = createClaimLedger({ clock: this.clock });
-    this.#ledgers.set(node, made);
-    return made;
-  }
-
-  #replyOf(answer: LedgerAnswer): ClaimReply {
-    if (answer.kind === 'granted') return { kind: 'granted' };
-    const holders: ShoalNode[] = [];
-    for (const name of answer.holders) {
-      const node = this.#byName.get(name);
-      if (node?.host.isUp === true) holders.push(node);
-    }
-    return holders.length > 0 ? { kind: 'ask', holders } : { kind: 'granted' };
   }
 }

@@ -1,6 +1,6 @@
 /** What the index knows of a claimer of one chunk. */
-export interface Indexed {
-  readonly peer: { readonly id: string; readonly gone: boolean };
+export interface Indexed<Id> {
+  readonly peer: { readonly id: Id; readonly gone: boolean };
   readonly state: string;
   readonly load: number;
   readonly parent: unknown;
@@ -13,11 +13,11 @@ export const UNINDEXED_MEMBERS = 16;
  * The claimers of a chunk that many claim: found by name, and those that hold the chunk and have room for more by their
  * load, without looking at all of them. The members are those of an array that only grows.
  */
-export class ClaimIndex<T extends Indexed> {
+export class ClaimIndex<Id, T extends Indexed<Id>> {
   readonly #members: readonly T[];
   readonly #fanout: number;
   /** Places in `members`. */
-  readonly #places = new Map<string, number>();
+  readonly #places = new Map<Id, number>();
   /** One bit a member and load below `fanout`: it holds the chunk and has that load. */
   #open: Uint32Array;
   #words: number;
@@ -33,7 +33,7 @@ export class ClaimIndex<T extends Indexed> {
     for (let at = 0; at < members.length; at += 1) this.added(at);
   }
 
-  placeOf(id: string): number {
+  placeOf(id: Id): number {
     return this.#places.get(id) ?? -1;
   }
 

@@ -3,21 +3,21 @@ import { ClaimIndex, UNINDEXED_MEMBERS } from './claim-index.ts';
 import { CLAIM_LIMITS } from './claim-limits.ts';
 
 /** What a claimer is told; holders are peer ids, best first. */
-export type LedgerAnswer =
+export type LedgerAnswer<Id = string> =
   | { readonly kind: 'granted'; readonly leaseMs: number }
-  | { readonly kind: 'ask'; readonly holders: readonly string[] };
+  | { readonly kind: 'ask'; readonly holders: readonly Id[] };
 
 /**
  * Who fetches which chunk from outside, and who waits for whom: the state of a claims coordinator. Pure. Peers and chunks
- * are any strings. Answers are advice: who does not follow it costs bytes, never correctness.
+ * are any strings, or numbers. Answers are advice: who does not follow it costs bytes, never correctness.
  */
-export interface ClaimLedger {
+export interface ClaimLedger<Id extends string | number = string> {
   /** A free chunk is granted; else the claimer is pointed at holders, and becomes one that later claimers are pointed at. */
-  claim(peer: string, chunk: string): LedgerAnswer;
+  claim(peer: Id, chunk: Id): LedgerAnswer<Id>;
   /** The peer now holds the chunk, or gave up on it. Any claimer may say so; of others it is ignored. */
-  settle(peer: string, chunk: string, outcome: 'held' | 'failed'): void;
+  settle(peer: Id, chunk: Id, outcome: 'held' | 'failed'): void;
   /** The peer is gone or banned: its leases end, nobody is pointed at it any more. */
-  forget(peer: string): void;
+  forget(peer: Id): void;
   /** Chunks, and claimers over all chunks, that are remembered. */
   readonly size: { readonly chunks: number; readonly members: number };
 }
@@ -25,31 +25,31 @@ export interface ClaimLedger {
 /** Limits of a ledger, those of CLAIM_LIMITS where not given. */
 export type ClaimLedgerInit = Partial<Record<keyof typeof CLAIM_LIMITS, number>>;
 
-interface Peer {
-  readonly id: string;
+interface Peer<Id> {
+  readonly id: Id;
   leases: number;
   gone: boolean;
 }
 
 /** A claimer of one chunk. `coming`: waits for another; `fetching`: has the lease; `lost`: had it, or gave up. */
-interface Member {
-  peer: Peer;
+interface Member<Id> {
+  peer: Peer<Id>;
   state: 'fetching' | 'coming' | 'held' | 'lost';
   /** Claimers pointed at it first that have not settled. */
   load: number;
   /** Whom it was pointed at first. */
-  parent: Member | undefined;
+  parent: Member<Id> | undefined;
   /** Its place among the members. */
   readonly at: number;
 }
 
-interface Entry {
+interface Entry<Id> {
   /** In the order in which they came: a `coming` one is only ever pointed at those before it, so nobody waits in a circle. */
-  members: Member[];
+  members: Member<Id>[];
   /** Of many members. */
-  index: ClaimIndex<Member> | undefined;
+  index: ClaimIndex<Id, Member<Id>> | undefined;
   /** Who has the lease, while it has it. */
-  root: Member | undefined;
+  root: Member<Id> | undefined;
   grantedMs: number;
   leaseEndsMs: number;
   touchedMs: number;
@@ -59,19 +59,19 @@ interface Entry {
 const SWEEP_PER_CLAIM = 2;
 
 /** An empty ledger. */
-export function createClaimLedger(
+export function createClaimLedger<Id extends string | number = string>(
   components: { clock: Pick<Clock, 'nowMs'> },
   init: ClaimLedgerInit = {},
-): ClaimLedger {
-  return new TreeLedger(components.clock, { ...CLAIM_LIMITS, ...init });
+): ClaimLedger<Id> {
+  return new TreeLedger<Id>(components.clock, { ...CLAIM_LIMITS, ...init });
 }
 
-class TreeLedger implements ClaimLedger {
+class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   readonly #clock: Pick<Clock, 'nowMs'>;
   readonly #limits: Record<keyof typeof CLAIM_LIMITS, number>;
   /** Least recently touched first. */
-  readonly #entries = new Map<string, Entry>();
-  readonly #peers = new Map<string, Peer>();
+  readonly #entries = new Map<Id, Entry<Id>>();
+  readonly #peers = new Map<Id, Peer<Id>>();
   #members = 0;
 
   constructor(clock: Pick<Clock, 'nowMs'>, limits: Record<keyof typeof CLAIM_LIMITS, number>) {
@@ -83,7 +83,7 @@ class TreeLedger implements ClaimLedger {
     return { chunks: this.#entries.size, members: this.#members };
   }
 
-  claim(id: string, chunk: string): LedgerAnswer {
+  claim(id: Id, chunk: Id): LedgerAnswer<Id> {
     const nowMs = this.#clock.nowMs();
     this.#sweep(nowMs);
     const peer = this.#peer(id);
@@ -103,7 +103,7 @@ class TreeLedger implements ClaimLedger {
     return { kind: 'ask', holders: holders.map((member) => member.peer.id) };
   }
 
-  settle(id: string, chunk: string, outcome: 'held' | 'failed'): void {
+  settle(id: Id, chunk: Id, outcome: 'held' | 'failed'): void {
     const entry = this.#entries.get(chunk);
     if (entry === undefined) return;
     const member = memberOf(entry, id);
@@ -115,14 +115,14 @@ class TreeLedger implements ClaimLedger {
     turn(entry, member, outcome === 'held' ? 'held' : 'lost');
   }
 
-  forget(id: string): void {
+  forget(id: Id): void {
     const peer = this.#peers.get(id);
     if (peer === undefined) return;
     peer.gone = true;
     this.#peers.delete(id);
   }
 
-  #peer(id: string): Peer {
+  #peer(id: Id): Peer<Id> {
     let peer = this.#peers.get(id);
     if (peer === undefined) {
       peer = { id, leases: 0, gone: false };
@@ -132,7 +132,7 @@ class TreeLedger implements ClaimLedger {
   }
 
   /** The chunk's entry, moved to the end of the queue of those to forget. */
-  #touch(chunk: string, nowMs: number): Entry {
+  #touch(chunk: Id, nowMs: number): Entry<Id> {
     let entry = this.#entries.get(chunk);
     if (entry === undefined) {
       if (this.#entries.size >= this.#limits.chunks) this.#dropOldest();
@@ -160,28 +160,28 @@ class TreeLedger implements ClaimLedger {
     }
   }
 
-  #endLease(entry: Entry, nowMs: number): void {
+  #endLease(entry: Entry<Id>, nowMs: number): void {
     const { root } = entry;
     if (root === undefined || (!root.peer.gone && nowMs < entry.leaseEndsMs)) return;
     root.state = 'lost';
     this.#clearRoot(entry);
   }
 
-  #clearRoot(entry: Entry): void {
+  #clearRoot(entry: Entry<Id>): void {
     if (entry.root !== undefined) entry.root.peer.leases -= 1;
     entry.root = undefined;
   }
 
-  #renew(entry: Entry, nowMs: number): LedgerAnswer {
+  #renew(entry: Entry<Id>, nowMs: number): LedgerAnswer<Id> {
     const end = Math.min(nowMs + this.#limits.leaseMs, entry.grantedMs + this.#limits.leaseLongestMs);
     entry.leaseEndsMs = Math.max(entry.leaseEndsMs, end);
     return { kind: 'granted', leaseMs: entry.leaseEndsMs - nowMs };
   }
 
   /** The holders to ask, best first; none when nobody has the chunk or is fetching it. */
-  #choose(entry: Entry, own: Member | undefined, before: number): Member[] {
+  #choose(entry: Entry<Id>, own: Member<Id> | undefined, before: number): Member<Id>[] {
     const { members, root } = entry;
-    const best: Member[] = [];
+    const best: Member<Id>[] = [];
     const ranks: number[] = [];
     let isAlive = false;
     for (const [index, member] of members.entries()) {
@@ -196,21 +196,21 @@ class TreeLedger implements ClaimLedger {
   }
 
   /** Lower is asked first: free holders by load, then those to be in their order, so that the tree stays flat; then whoever is least loaded. */
-  #rank(member: Member, index: number): number {
+  #rank(member: Member<Id>, index: number): number {
     const isFree = member.load < this.#limits.fanout;
     if (isFree) return member.state === 'held' ? member.load : 1_000 + index;
     return 1_000_000 + 2 * member.load + (member.state === 'held' ? 0 : 1);
   }
 
-  #point(entry: Entry, known: Member | undefined, peer: Peer, [first]: readonly Member[]): void {
+  #point(entry: Entry<Id>, known: Member<Id> | undefined, peer: Peer<Id>, [first]: readonly Member<Id>[]): void {
     const own = known ?? this.#join(entry, peer, 'coming');
     if (first !== undefined) addLoad(entry, first, 1);
     if (own !== undefined) own.parent = first;
   }
 
-  #join(entry: Entry, peer: Peer, state: Member['state']): Member | undefined {
+  #join(entry: Entry<Id>, peer: Peer<Id>, state: Member<Id>['state']): Member<Id> | undefined {
     if (entry.members.length >= this.#limits.membersPerChunk || this.#members >= this.#limits.members) return undefined;
-    const member: Member = { peer, state, load: 0, parent: undefined, at: entry.members.length };
+    const member: Member<Id> = { peer, state, load: 0, parent: undefined, at: entry.members.length };
     entry.members.push(member);
     if (entry.index !== undefined) entry.index.added(member.at);
     else if (member.at === UNINDEXED_MEMBERS) entry.index = new ClaimIndex(entry.members, this.#limits.fanout);
@@ -218,8 +218,8 @@ class TreeLedger implements ClaimLedger {
     return member;
   }
 
-  #grant(chunk: string, entry: Entry, known: Member | undefined, peer: Peer, nowMs: number): LedgerAnswer {
-    const granted: LedgerAnswer = { kind: 'granted', leaseMs: this.#limits.leaseMs };
+  #grant(chunk: Id, entry: Entry<Id>, known: Member<Id> | undefined, peer: Peer<Id>, nowMs: number): LedgerAnswer<Id> {
+    const granted: LedgerAnswer<Id> = { kind: 'granted', leaseMs: this.#limits.leaseMs };
     let own = known;
     if (!entry.members.some((member) => member.state === 'held' && !member.peer.gone)) {
       // Those who wait for the former lease claim again, and then wait behind this one.
@@ -242,26 +242,26 @@ class TreeLedger implements ClaimLedger {
   }
 }
 
-function memberOf({ members, index }: Entry, id: string): Member | undefined {
+function memberOf<Id>({ members, index }: Entry<Id>, id: Id): Member<Id> | undefined {
   return index === undefined ? members.find(({ peer }) => peer.id === id) : members[index.placeOf(id)];
 }
 
-function turn({ index }: Entry, member: Member, state: Member['state']): void {
+function turn<Id>({ index }: Entry<Id>, member: Member<Id>, state: Member<Id>['state']): void {
   member.state = state;
   index?.changed(member.at);
 }
 
-function addLoad({ index }: Entry, member: Member, more: number): void {
+function addLoad<Id>({ index }: Entry<Id>, member: Member<Id>, more: number): void {
   member.load += more;
   index?.changed(member.at);
 }
 
-function leaveParent(entry: Entry, member: Member | undefined): void {
+function leaveParent<Id>(entry: Entry<Id>, member: Member<Id> | undefined): void {
   if (member?.parent !== undefined) addLoad(entry, member.parent, -1);
 }
 
 /** Keeps the `most` lowest ranks, in order. */
-function insert(best: Member[], ranks: number[], member: Member, rank: number, most: number): void {
+function insert<Id>(best: Member<Id>[], ranks: number[], member: Member<Id>, rank: number, most: number): void {
   if (best.length === most && rank >= (ranks[most - 1] as number)) return;
   let at = best.length;
   while (at > 0 && (ranks[at - 1] as number) > rank) at -= 1;

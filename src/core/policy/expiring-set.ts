@@ -1,15 +1,15 @@
 /** Keys that are believed for a while, e.g. chunks that nobody had a moment ago. Bounded: the oldest goes first. */
-export interface ExpiringSet {
-  add(key: string, nowMs: number): void;
-  has(key: string, nowMs: number): boolean;
-  delete(key: string): void;
+export interface ExpiringSet<Key = string> {
+  add(key: Key, nowMs: number): void;
+  has(key: Key, nowMs: number): boolean;
+  delete(key: Key): void;
   readonly size: number;
 }
 
 /** Each key lives `forMs` ms after it was added last; at most `most` keys. */
-export function createExpiringSet({ forMs, most }: { forMs: number; most: number }): ExpiringSet {
+export function createExpiringSet<Key = string>({ forMs, most }: { forMs: number; most: number }): ExpiringSet<Key> {
   /** Key → when it ends; all live equally long, so the order of insertion is the order of ending. */
-  const ends = new Map<string, number>();
+  const ends = new Map<Key, number>();
   return {
     add(key, nowMs) {
       ends.delete(key);

@@ -38,24 +38,24 @@ export interface NeighbourStats {
 }
 
 /** A neighbour that can be chosen. */
-export interface Candidate {
-  readonly id: string;
+export interface Candidate<Id = string> {
+  readonly id: Id;
   readonly zone: string;
 }
 
 /** Remembers how neighbours did and chooses among them. Pure: time and chance come from outside. */
-export interface NeighbourScores {
+export interface NeighbourScores<Id = string> {
   /** A request was sent. */
-  started(id: string): void;
+  started(id: Id): void;
   /** It ended; `undefined` when it was given up, which says nothing of the neighbour. */
-  ended(id: string, outcome: Outcome | undefined, nowMs: number): void;
+  ended(id: Id, outcome: Outcome | undefined, nowMs: number): void;
   /** False while the neighbour rests or is banned. */
-  usable(id: string, nowMs: number): boolean;
+  usable(id: Id, nowMs: number): boolean;
   /** The one to ask for `bytes` bytes: the better of two taken at random, own zone first; undefined when none is usable. */
-  choose<T extends Candidate>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined;
+  choose<T extends Candidate<Id>>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined;
   /** Expected ms to get `bytes` bytes from this neighbour, its present load and its failures included. */
-  expectedMs(id: string, bytes: number): number;
-  stats(id: string, nowMs: number): NeighbourStats;
+  expectedMs(id: Id, bytes: number): number;
+  stats(id: Id, nowMs: number): NeighbourStats;
 }
 
 interface Record {
@@ -67,38 +67,46 @@ interface Record {
   busy: number;
   errors: number;
   corrupt: number;
-  latencyMs: number | undefined;
-  bytesPerMs: number | undefined;
+  /** NaN: not measured yet. The same for `bytesPerMs`. */
+  latencyMs: number;
+  bytesPerMs: number;
   /** Recent share of requests that failed, 0 to 1. */
   errorRate: number;
   failuresInRow: number;
   resumeAtMs: number;
   bannedUntilMs: number;
+  /** Number of the request that was its last. */
+  usedAt: number;
 }
 
 /** `ownZone`: this node's label, empty when it has none; `random`: [0, 1). */
-export function createNeighbourScores(init: { ownZone: string; random: () => number }): NeighbourScores {
-  return new Scores(init.ownZone, init.random);
+export function createNeighbourScores<Id = string>(init: {
+  ownZone: string;
+  random: () => number;
+}): NeighbourScores<Id> {
+  return new Scores<Id>(init.ownZone, init.random);
 }
 
-class Scores implements NeighbourScores {
+class Scores<Id> implements NeighbourScores<Id> {
   readonly #ownZone: string;
   readonly #random: () => number;
-  /** Least recently used first. */
-  readonly #records = new Map<string, Record>();
+  readonly #records = new Map<Id, Record>();
+  #requests = 0;
 
   constructor(ownZone: string, random: () => number) {
     this.#ownZone = ownZone;
     this.#random = random;
   }
 
-  started(id: string): void {
+  started(id: Id): void {
     const record = this.#recordOf(id);
+    this.#requests += 1;
+    record.usedAt = this.#requests;
     record.requests += 1;
     record.active += 1;
   }
 
-  ended(id: string, outcome: Outcome | undefined, nowMs: number): void {
+  ended(id: Id, outcome: Outcome | undefined, nowMs: number): void {
     const record = this.#records.get(id) ?? this.#recordOf(id);
     record.active = Math.max(0, record.active - 1);
     if (outcome === undefined) return;
@@ -115,12 +123,12 @@ class Scores implements NeighbourScores {
     if (!failed) record.failuresInRow = 0;
   }
 
-  usable(id: string, nowMs: number): boolean {
+  usable(id: Id, nowMs: number): boolean {
     const record = this.#records.get(id);
     return record === undefined || (record.resumeAtMs <= nowMs && record.bannedUntilMs <= nowMs);
   }
 
-  choose<T extends Candidate>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined {
+  choose<T extends Candidate<Id>>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined {
     const usable = candidates.filter(({ id }) => this.usable(id, nowMs));
     const near = this.#ownZone === '' ? [] : usable.filter(({ zone }) => zone === this.#ownZone);
     if (near.length === 0 || near.length === usable.length) return this.#betterOfTwo(usable, bytes);
@@ -134,17 +142,18 @@ class Scores implements NeighbourScores {
     return worthCrossing ? far : best;
   }
 
-  expectedMs(id: string, bytes: number): number {
+  expectedMs(id: Id, bytes: number): number {
     const record = this.#records.get(id);
-    const latencyMs = record?.latencyMs ?? NEIGHBOUR_LIMITS.unknownLatencyMs;
-    const bytesPerMs = record?.bytesPerMs ?? NEIGHBOUR_LIMITS.unknownBytesPerMs;
+    const { unknownLatencyMs, unknownBytesPerMs } = NEIGHBOUR_LIMITS;
+    if (record === undefined) return unknownLatencyMs + bytes / unknownBytesPerMs;
+    const latencyMs = Number.isNaN(record.latencyMs) ? unknownLatencyMs : record.latencyMs;
+    const bytesPerMs = Number.isNaN(record.bytesPerMs) ? unknownBytesPerMs : record.bytesPerMs;
     const alone = latencyMs + bytes / bytesPerMs;
-    if (record === undefined) return alone;
     return alone * (1 + record.active) * (1 + (NEIGHBOUR_LIMITS.errorFactor - 1) * record.errorRate);
   }
 
-  stats(id: string, nowMs: number): NeighbourStats {
-    const record = this.#records.get(id) ?? newRecord();
+  stats(id: Id, nowMs: number): NeighbourStats {
+    const record = this.#records.get(id) ?? newRecord(0);
     const { requests, active, chunks, bytes, missing, busy, errors, corrupt, latencyMs, bytesPerMs } = record;
     return {
       requests,
@@ -155,8 +164,8 @@ class Scores implements NeighbourScores {
       busy,
       errors,
       corrupt,
-      latencyMs,
-      bytesPerMs,
+      latencyMs: Number.isNaN(latencyMs) ? undefined : latencyMs,
+      bytesPerMs: Number.isNaN(bytesPerMs) ? undefined : bytesPerMs,
       restingMs: Math.max(0, record.resumeAtMs - nowMs, record.bannedUntilMs - nowMs),
       banned: record.bannedUntilMs > nowMs,
     };
@@ -176,7 +185,7 @@ class Scores implements NeighbourScores {
     record.resumeAtMs = nowMs + backoffMs(record.failuresInRow, { firstMs: firstRestMs, longestMs: longestRestMs });
   }
 
-  #betterOfTwo<T extends Candidate>(candidates: readonly T[], bytes: number): T | undefined {
+  #betterOfTwo<T extends Candidate<Id>>(candidates: readonly T[], bytes: number): T | undefined {
     const { length } = candidates;
     if (length < 2) return candidates[0];
     const first = Math.floor(this.#random() * length);
@@ -186,19 +195,26 @@ class Scores implements NeighbourScores {
     return this.expectedMs(other.id, bytes) < this.expectedMs(one.id, bytes) ? other : one;
   }
 
-  #recordOf(id: string): Record {
-    const known = this.#records.get(id) ?? newRecord();
-    this.#records.delete(id);
-    this.#records.set(id, known);
-    if (this.#records.size > NEIGHBOUR_LIMITS.maxRemembered) {
+  #recordOf(id: Id): Record {
+    const known = this.#records.get(id);
+    if (known !== undefined) return known;
+    const made = newRecord(this.#requests);
+    this.#records.set(id, made);
+    if (this.#records.size > NEIGHBOUR_LIMITS.maxRemembered) this.#forgetOldest(made);
+    return made;
+  }
+
+  /** Forgets the one that was used longest ago: looking for it is rarer than using one. */
+  #forgetOldest(but: Record): void {
+    let oldest: Id | undefined;
+    let usedAt = Number.POSITIVE_INFINITY;
+    for (const [id, record] of this.#records) {
       // One that is banned or has requests under way is not the one to forget.
-      for (const [oldest, { active, bannedUntilMs }] of this.#records) {
-        if (active > 0 || bannedUntilMs > 0) continue;
-        this.#records.delete(oldest);
-        break;
-      }
+      if (record === but || record.active > 0 || record.bannedUntilMs > 0 || record.usedAt >= usedAt) continue;
+      oldest = id;
+      usedAt = record.usedAt;
     }
-    return known;
+    if (oldest !== undefined) this.#records.delete(oldest);
   }
 }
 
@@ -216,11 +232,11 @@ function noteOk(record: Record, outcome: Extract<Outcome, { kind: 'ok' }>): void
 /** Smallest transfer whose duration says something of throughput, bytes. */
 const MIN_RATED_BYTES = 64 * 1024;
 
-function average(known: number | undefined, newest: number): number {
-  return known === undefined ? newest : known + NEIGHBOUR_LIMITS.newestWeight * (newest - known);
+function average(known: number, newest: number): number {
+  return Number.isNaN(known) ? newest : known + NEIGHBOUR_LIMITS.newestWeight * (newest - known);
 }
 
-function newRecord(): Record {
+function newRecord(usedAt: number): Record {
   return {
     requests: 0,
     active: 0,
@@ -230,11 +246,12 @@ function newRecord(): Record {
     busy: 0,
     errors: 0,
     corrupt: 0,
-    latencyMs: undefined,
-    bytesPerMs: undefined,
+    latencyMs: Number.NaN,
+    bytesPerMs: Number.NaN,
     errorRate: 0,
     failuresInRow: 0,
     resumeAtMs: 0,
     bannedUntilMs: 0,
+    usedAt,
   };
 }

@@ -1,8 +1,8 @@
 import { UPLOAD_LIMITS } from './upload-limits.ts';
 
 /** A neighbour's request for a chunk. */
-export interface Upload {
-  readonly peer: string;
+export interface Upload<Id = string> {
+  readonly peer: Id;
   readonly bytes: number;
   readonly urgency: 'demand' | 'prefetch';
   /** False: the neighbour chose this node by itself; no coordinator of a claim directed it here, one of a few. */
@@ -13,7 +13,7 @@ export interface Upload {
  * Which uploads run. Demand before prefetch; between neighbours, who has fewest under way, and of those who was served
  * longest ago; within bandwidth. Pure: time comes from outside.
  */
-export interface UploadQueue<T extends Upload> {
+export interface UploadQueue<T extends Upload<unknown>> {
   /** Takes the request, or gives the ms after which it may be made again. */
   add(upload: T, nowMs: number): number | undefined;
   /** The next upload that may start now; to be called until it gives undefined. */
@@ -38,7 +38,7 @@ export interface UploadQueueInit {
 }
 
 /** An empty queue. */
-export function createUploadQueue<T extends Upload>(init: UploadQueueInit): UploadQueue<T> {
+export function createUploadQueue<T extends Upload<unknown>>(init: UploadQueueInit): UploadQueue<T> {
   const limits = { ...UPLOAD_LIMITS, ...init.limits };
   return new FairQueue<T>(init.bytesPerSecond / 1_000, { ...limits, slots: init.slots ?? limits.slots });
 }
@@ -51,10 +51,15 @@ interface Peer<T> {
   servedAt: number;
 }
 
-class FairQueue<T extends Upload> implements UploadQueue<T> {
+/** What of a peer waits with this urgency. */
+function waitingOf<T>(peer: Peer<T>, urgency: Upload['urgency']): T[] {
+  return urgency === 'demand' ? peer.demand : peer.prefetch;
+}
+
+class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   readonly #bytesPerMs: number;
   readonly #limits: Record<keyof typeof UPLOAD_LIMITS, number>;
-  readonly #peers = new Map<string, Peer<T>>();
+  readonly #peers = new Map<T['peer'], Peer<T>>();
   #turn = 0;
   #active = 0;
   #activeBytes = 0;
@@ -91,7 +96,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
       // Demand goes to the front, so only what is very long already is refused.
       if (queueMs > maxQueueMs * (upload.urgency === 'demand' ? 2 : 1)) return Math.max(retryAfterMs, queueMs / 2);
     }
-    this.#peerOf(upload.peer)[upload.urgency].push(upload);
+    waitingOf(this.#peerOf(upload.peer), upload.urgency).push(upload);
     this.#queued += 1;
     this.#queuedBytes += upload.bytes;
     return undefined;
@@ -119,18 +124,21 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
     this.#active -= 1;
     this.#activeBytes -= upload.bytes;
     const peer = this.#peers.get(upload.peer);
-    if (peer !== undefined) peer.active -= 1;
-    this.#forgetIfIdle(upload.peer);
+    if (peer === undefined) return;
+    peer.active -= 1;
+    this.#forgetIfIdle(upload.peer, peer);
   }
 
   remove(upload: T): boolean {
-    const waiting = this.#peers.get(upload.peer)?.[upload.urgency];
-    const index = waiting?.indexOf(upload) ?? -1;
+    const peer = this.#peers.get(upload.peer);
+    if (peer === undefined) return false;
+    const waiting = waitingOf(peer, upload.urgency);
+    const index = waiting.indexOf(upload);
     if (index === -1) return false;
-    waiting?.splice(index, 1);
+    waiting.splice(index, 1);
     this.#queued -= 1;
     this.#queuedBytes -= upload.bytes;
-    this.#forgetIfIdle(upload.peer);
+    this.#forgetIfIdle(upload.peer, peer);
     return true;
   }
 
@@ -151,15 +159,16 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
   #pick(urgency: 'demand' | 'prefetch'): T | undefined {
     let best: Peer<T> | undefined;
     for (const peer of this.#peers.values()) {
-      if (peer[urgency].length === 0) continue;
+      if (waitingOf(peer, urgency).length === 0) continue;
       if (best === undefined || peer.active < best.active) best = peer;
       else if (peer.active === best.active && peer.servedAt < best.servedAt) best = peer;
     }
-    const upload = best?.[urgency][0];
-    if (best === undefined || upload === undefined) return undefined;
+    if (best === undefined) return undefined;
+    const waiting = waitingOf(best, urgency);
+    const upload = waiting[0] as T;
     const room = this.#limits.inFlightBytes - this.#activeBytes;
     if (upload.bytes > room && this.#active > 0) return undefined;
-    best[urgency].shift();
+    waiting.shift();
     this.#queued -= 1;
     this.#queuedBytes -= upload.bytes;
     this.#turn += 1;
@@ -168,7 +177,7 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
     return upload;
   }
 
-  #peerOf(name: string): Peer<T> {
+  #peerOf(name: T['peer']): Peer<T> {
     let peer = this.#peers.get(name);
     if (peer === undefined) {
       // Newcomers stand behind those who have waited, not before.
@@ -178,9 +187,8 @@ class FairQueue<T extends Upload> implements UploadQueue<T> {
     return peer;
   }
 
-  #forgetIfIdle(name: string): void {
-    const peer = this.#peers.get(name);
-    if (peer === undefined || peer.active > 0 || peer.demand.length + peer.prefetch.length > 0) return;
+  #forgetIfIdle(name: T['peer'], peer: Peer<T>): void {
+    if (peer.active > 0 || peer.demand.length + peer.prefetch.length > 0) return;
     this.#peers.delete(name);
   }
 }
