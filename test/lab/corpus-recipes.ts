@@ -97,14 +97,20 @@ while [ $i -lt ${FILES / 1000} ]; do
 done`;
     return [await scripted(work, 'files', script)];
   }),
-  recipe(`big-file-${BIG_MIB}`, async (work) => {
-    const script = `
+  recipe(
+    `big-file-${BIG_MIB}`,
+    async (work) => {
+      const script = `
 mkdir data
 openssl enc -aes-128-ctr -nosalt -pass pass:shoal -pbkdf2 -in /dev/zero 2>/dev/null | head -c ${BIG_MIB / 2}M > data/big || true
 yes 'a line that compresses well, repeated' | head -c ${BIG_MIB / 2}M >> data/big
 test $(stat -c %s data/big) = $((${BIG_MIB} * 1048576))`;
-    return [await scripted(work, 'big', script)];
-  }),
+      return [await scripted(work, 'big', script)];
+    },
+    {
+      zstdchunked: 'skopeo 1.9 finds no chunk boundary in repeated text and writes a layer that its own config denies',
+    },
+  ),
   recipe('deep-whiteouts', async (work) => {
     const tars: string[] = [];
     for (let layer = 0; layer < 12; layer += 1) {
