@@ -100,7 +100,8 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     // It had the chunk and lost it: others may wait for it, so it must not wait for them.
     if (own?.state === 'held') turn(entry, own, 'lost');
     const before = own === undefined ? entry.members.length : own.state === 'coming' ? own.at : 0;
-    const holders = entry.index?.holders(this.#limits.holders, own) ?? this.#choose(entry, own, before);
+    const holders =
+      entry.index?.holders(this.#limits.holders, { own, root: entry.root, before }) ?? this.#choose(entry, own, before);
     if (holders.length === 0) return this.#grant(chunk, entry, own, peer, nowMs);
     this.#point(entry, own, peer, holders);
     return { kind: 'ask', holders: holders.map((member) => member.peer.id) };
