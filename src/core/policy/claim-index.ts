@@ -10,7 +10,7 @@ export interface Indexed<Id> {
 export const UNINDEXED_MEMBERS = 16;
 
 /**
- * The claimers of a chunk that many claim: found by name, and those that hold the chunk and have room for more by their
+ * The claimers of a chunk that many claim: found by name, and those that have room for more by their state and
  * load, without looking at all of them. The members are those of an array that only grows.
  */
 export class ClaimIndex<Id, T extends Indexed<Id>> {
@@ -18,10 +18,10 @@ export class ClaimIndex<Id, T extends Indexed<Id>> {
   readonly #fanout: number;
   /** Places in `members`. */
   readonly #places = new Map<Id, number>();
-  /** One bit a member and load below `fanout`: it holds the chunk and has that load. */
+  /** One bit a member and load below `fanout`: it holds the chunk and has that load. Then one: it gets it, and has room. */
   #open: Uint32Array;
   #words: number;
-  /** Load + 1 under which each member's bit is set; 0: none is. */
+  /** Load + 1 under which each member's bit is set, `fanout` + 1 when it gets the chunk; 0: none is. */
   #loads: Uint8Array;
 
   constructor(members: readonly T[], fanout: number) {
@@ -47,7 +47,9 @@ export class ClaimIndex<Id, T extends Indexed<Id>> {
   /** State or load of the member at this place may have changed. */
   changed(at: number): void {
     const { state, load } = this.#members[at] as T;
-    const now = state === 'held' && load < this.#fanout ? load + 1 : 0;
+    const hasRoom = load < this.#fanout;
+    const isGetting = state === 'coming' || state === 'fetching';
+    const now = hasRoom && state === 'held' ? load + 1 : hasRoom && isGetting ? this.#fanout + 1 : 0;
     const former = this.#loads[at] as number;
     if (now === former) return;
     this.#loads[at] = now;
@@ -55,17 +57,28 @@ export class ClaimIndex<Id, T extends Indexed<Id>> {
     if (now > 0) this.#flip(now - 1, at);
   }
 
-  /** So many holders with room, the least loaded first, then in the order of their coming; undefined when there are fewer. */
-  holders(count: number, own: T | undefined): T[] | undefined {
+  /**
+   * So many to ask that have room: those that hold the chunk, the least loaded first, then those that are getting it, each
+   * in the order of their coming, and of those that wait the ones before `before` only. Undefined when there are fewer,
+   * or none of them is known to have it or to fetch it: then all must be looked at.
+   */
+  holders(count: number, init: { own: T | undefined; root: T | undefined; before: number }): T[] | undefined {
+    const { own, root, before } = init;
     const found: T[] = [];
+    let isAlive = root !== undefined && root !== own && !root.peer.gone;
+    const holding = this.#fanout * this.#words;
     for (let word = 0; word < this.#open.length; word += 1) {
       for (let bits = this.#open[word] as number; bits !== 0; bits &= bits - 1) {
         const at = 32 * (word % this.#words) + 31 - Math.clz32(bits & -bits);
         const member = this.#members[at] as T;
-        // Who claims again complains of a holder that said it had the chunk.
-        if (member === own || member === own?.parent || member.peer.gone) continue;
+        if (member === own || member.peer.gone) continue;
+        if (word < holding) {
+          // Who claims again complains of a holder that said it had the chunk.
+          if (member === own?.parent) continue;
+          isAlive = true;
+        } else if (member !== root && (at >= before || member.state !== 'coming')) continue;
         found.push(member);
-        if (found.length === count) return found;
+        if (found.length === count) return isAlive ? found : undefined;
       }
     }
     return undefined;
@@ -78,8 +91,8 @@ export class ClaimIndex<Id, T extends Indexed<Id>> {
 
   #grow(at: number): void {
     const words = Math.max(2, 2 * this.#words, (at >>> 5) + 1);
-    const open = new Uint32Array(words * this.#fanout);
-    for (let load = 0; load < this.#fanout; load += 1) {
+    const open = new Uint32Array(words * (this.#fanout + 1));
+    for (let load = 0; load <= this.#fanout; load += 1) {
       open.set(this.#open.subarray(load * this.#words, (load + 1) * this.#words), load * words);
     }
     const loads = new Uint8Array(32 * words);

@@ -71,6 +71,9 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   readonly #limits: Record<keyof typeof CLAIM_LIMITS, number>;
   /** Least recently touched first. */
   readonly #entries = new Map<Id, Entry<Id>>();
+  /** The last of them, and a time before which none was touched. */
+  #latest: Id | undefined;
+  #touchedSinceMs = Number.NEGATIVE_INFINITY;
   readonly #peers = new Map<Id, Peer<Id>>();
   #members = 0;
 
@@ -97,7 +100,8 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     // It had the chunk and lost it: others may wait for it, so it must not wait for them.
     if (own?.state === 'held') turn(entry, own, 'lost');
     const before = own === undefined ? entry.members.length : own.state === 'coming' ? own.at : 0;
-    const holders = entry.index?.holders(this.#limits.holders, own) ?? this.#choose(entry, own, before);
+    const holders =
+      entry.index?.holders(this.#limits.holders, { own, root: entry.root, before }) ?? this.#choose(entry, own, before);
     if (holders.length === 0) return this.#grant(chunk, entry, own, peer, nowMs);
     this.#point(entry, own, peer, holders);
     return { kind: 'ask', holders: holders.map((member) => member.peer.id) };
@@ -133,20 +137,28 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
 
   /** The chunk's entry, moved to the end of the queue of those to forget. */
   #touch(chunk: Id, nowMs: number): Entry<Id> {
-    let entry = this.#entries.get(chunk);
-    if (entry === undefined) {
-      if (this.#entries.size >= this.#limits.chunks) this.#dropOldest();
-      entry = { members: [], index: undefined, root: undefined, grantedMs: 0, leaseEndsMs: 0, touchedMs: nowMs };
-    } else this.#entries.delete(chunk);
+    const known = this.#entries.get(chunk);
+    if (known !== undefined && chunk === this.#latest) {
+      known.touchedMs = nowMs;
+      return known;
+    }
+    if (known !== undefined) this.#entries.delete(chunk);
+    else if (this.#entries.size >= this.#limits.chunks) this.#dropOldest();
+    const empty = { members: [], index: undefined, root: undefined, grantedMs: 0, leaseEndsMs: 0, touchedMs: nowMs };
+    const entry: Entry<Id> = known ?? empty;
     entry.touchedMs = nowMs;
     this.#entries.set(chunk, entry);
+    this.#latest = chunk;
     return entry;
   }
 
   #sweep(nowMs: number): void {
     for (let round = 0; round < SWEEP_PER_CLAIM; round += 1) {
+      if (nowMs - this.#touchedSinceMs < this.#limits.retainMs) return;
       const [oldest] = this.#entries.values();
-      if (oldest === undefined || nowMs - oldest.touchedMs < this.#limits.retainMs) return;
+      if (oldest === undefined) return;
+      this.#touchedSinceMs = oldest.touchedMs;
+      if (nowMs - oldest.touchedMs < this.#limits.retainMs) return;
       this.#dropOldest();
     }
   }
