@@ -3,7 +3,7 @@ import { BLOCK_BYTES, type BlockMap } from '../core/block-map.ts';
 import { type Chunk, type ChunkRef, spanChunk, usedUp } from '../core/chunk.ts';
 import type { ChunkTable } from '../core/chunk-table.ts';
 import { type Digest, digestHex } from '../core/digest.ts';
-import { ShoalError } from '../errors.ts';
+import { hasCode, ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice, BlobInfo, DeviceStats } from './blob-device.ts';
 import type { ChunkStore, GetOptions, Urgency } from './chunk-store.ts';
@@ -56,6 +56,11 @@ export interface BlobDeviceInit {
 const DONE = Promise.resolve();
 /** Spare bytes hashed before other work gets a turn: about 0.3 ms. */
 const HASH_TURN_BYTES = 512 * 1024;
+
+/** A source was asked in vain, which another try may find otherwise. */
+function isOfSource(error: unknown): boolean {
+  return hasCode(error, 'SOURCE_FAILED') || hasCode(error, 'REGISTRY_RESPONSE');
+}
 
 export function createBlobDevice(components: BlobDeviceComponents, init: BlobDeviceInit): BlobDevice {
   return new SparseDevice(components, init);
@@ -142,20 +147,36 @@ class SparseDevice implements BlobDevice {
     if (this.presence.hasRange(firstBlock, endBlock)) return DONE;
     if (signal.aborted) return Promise.reject(signal.reason);
     if (this.#closing !== undefined) return Promise.reject(this.#closed());
-    const { first, end } = this.table.covering(offset, length);
+    const rows = this.table.covering(offset, length);
+    const { flights, isJoined } = this.#flightsOf(rows, urgency);
+    if (urgency === 'prefetch') return allOf(flights, signal);
+    if (this.#init.readahead !== false) this.#readahead.onDemand(rows.first, rows.end);
+    const filled = allOf(flights, signal);
+    if (!isJoined) return filled;
+    return filled.catch((error) => {
+      if (signal.aborted || this.#closing !== undefined || !isOfSource(error)) throw error;
+      // What was begun before this reader came may have spent its patience on a source that is back by now.
+      return allOf(this.#flightsOf(rows, urgency).flights, signal);
+    });
+  }
+
+  /** The reads that the absent rows need, each held for the caller; `isJoined`: some were under way. */
+  #flightsOf({ first, end }: RowRun, urgency: Urgency): { flights: Flight<void>[]; isJoined: boolean } {
     const flights: Flight<void>[] = [];
+    let isJoined = false;
     for (let row = first; row < end; row += 1) {
       if (this.#isWritten(row)) {
         if (!this.hasChunk(row)) this.#mark(row);
         continue;
       }
       if (urgency === 'demand') this.#components.order.note(row, row + 1);
-      const flight = this.#flights.get(row) ?? this.#start(row);
+      const known = this.#flights.get(row);
+      isJoined ||= known !== undefined;
+      const flight = known ?? this.#start(row);
       flight.hold(urgency);
       flights.push(flight);
     }
-    if (urgency === 'demand' && this.#init.readahead !== false) this.#readahead.onDemand(first, end);
-    return allOf(flights, signal);
+    return { flights, isJoined };
   }
 
   readChunk(row: number, options: { signal: AbortSignal }): Promise<Chunk> {

@@ -121,6 +121,31 @@ test('a thousand readers of a cold chunk cost one upstream read (L2)', async () 
   assert.deepEqual(await wrongRows(device), []);
 });
 
+test('a reader that joined a read begun before it came has a try of its own when that fails', async () => {
+  await using root = await stateRoot();
+  const blob = testBlob(randomChunks(1, 5000));
+  const source = await CountingSource.of(blob);
+  let isAway = true;
+  source.before = async () => {
+    await sleep(20);
+    if (isAway) throw new ShoalError('SOURCE_FAILED', 'away');
+  };
+  await using store = await openStore(root.path, { readahead: false });
+  store.connect(source);
+  const device = await store.create(blob.digest, contentOf(blob));
+  const before = device.fill(0, 1, { signal, urgency: 'prefetch' });
+  const joined = device.fill(0, 1, { signal });
+  await assert.rejects(before, { code: 'SOURCE_FAILED' });
+  isAway = false;
+  await joined;
+  assert.equal(source.gets.length, 2);
+  isAway = true;
+  await store.remove(blob.digest);
+  const again = await store.create(blob.digest, contentOf(blob));
+  await assert.rejects(again.fill(0, 1, { signal }), { code: 'SOURCE_FAILED' });
+  assert.equal(source.gets.length, 3, 'who began the read has had its try');
+});
+
 test('one reader giving up does not stop the others; the last one does', async () => {
   await using root = await stateRoot();
   const blob = testBlob(randomChunks(3, 5000));

@@ -12,8 +12,11 @@ export const PACE_LIMITS = {
   spread: 0.25,
   /** Part of the requests at a time that may be prefetch. */
   prefetchShare: 0.5,
-  /** How long a request goes on trying at the least, however long the registry has been away. */
-  leastPatienceMs: 500,
+  /**
+   * How long a request goes on trying at the least, however long the registry has been away: past the longest rest, so that
+   * it asks once more itself, and one bad answer of a registry that just came back is not the end of a read.
+   */
+  leastPatienceMs: 1_500,
   /** A failure says nothing any more after this long without another request. */
   evidenceMs: 5_000,
 } as const;
