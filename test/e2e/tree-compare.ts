@@ -70,6 +70,7 @@ export async function chainIdOf(registry: LabRegistry, image: string): Promise<s
 /** The entries that are not the same, as lines for people; `unpackedAt` is when unpacking began, in seconds. */
 export function differences(expected: Map<string, TreeRow>, shown: Map<string, TreeRow>, unpackedAt: number): string[] {
   const lines: string[] = [];
+  const names = namesIn(shown);
   for (const path of new Set([...expected.keys(), ...shown.keys()])) {
     const [theirs, ours] = [expected.get(path), shown.get(path)];
     if (isEstargzOwn(path) && ours === undefined) continue;
@@ -79,7 +80,7 @@ export function differences(expected: Map<string, TreeRow>, shown: Map<string, T
     }
     for (const field of new Set([...Object.keys(theirs), ...Object.keys(ours)]) as Set<keyof TreeRow>) {
       if (field === 'mtime' && (isTimeOfUnpacking(theirs, unpackedAt) || isBefore1970(theirs, ours))) continue;
-      if (field === 'links' && ours.links === namesOf(shown, ours)) continue;
+      if (field === 'links' && ours.links === names.get(ours.sameAs ?? path)) continue;
       const [wanted, got] = [JSON.stringify(theirs[field]), JSON.stringify(ours[field])];
       if (wanted !== got) lines.push(`${path}: ${field} ${got}, unpacked ${wanted}`);
     }
@@ -100,9 +101,11 @@ function isBefore1970(unpacked: TreeRow, lazily: TreeRow): boolean {
   return unpacked.mtime === 0 && lazily.mtime < 0;
 }
 
-/** The names a file really has: overlayfs goes on counting those that a higher layer removed. */
-function namesOf(tree: Map<string, TreeRow>, { path, sameAs = path }: TreeRow): number {
-  return [...tree.values()].filter((row) => (row.sameAs ?? row.path) === sameAs).length;
+/** How many names each file really has, by the first: overlayfs goes on counting those that a higher layer removed. */
+function namesIn(tree: Map<string, TreeRow>): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { path, sameAs = path } of tree.values()) counts.set(sameAs, (counts.get(sameAs) ?? 0) + 1);
+  return counts;
 }
 
 /** Files of the format itself: unpacking a layer as a tar shows them, reading it as eStargz does not. */
