@@ -29,8 +29,9 @@ interface Overlap {
  * Lays a run of neighbouring layers, bottom first, over each other (OCI image spec, layer.md#whiteouts; overlayfs rules
  * for directories). With `bottom` nothing lies under the run and no whiteout or opaque flag is left; otherwise the
  * result, laid over anything, shows what the single layers would (an implied directory that no layer of the run names
- * shows default attributes). The root is 0755 root:root, whatever layers say (containerd `archive.Apply`). Inputs stay unchanged, but the result shares nodes
- * with them: treat it as frozen. Hard links stay one object. Throws INVALID_LAYER for a device without a number.
+ * shows default attributes). The root is 0755 root:root, whatever layers say (containerd `archive.Apply`). Inputs stay
+ * unchanged, but the result shares nodes with them: treat it as frozen. Hard links stay one object. Throws INVALID_LAYER
+ * for a device without a number.
  */
 export function mergeLayers(layers: readonly MergeLayer[], options: { bottom: boolean }): LayerTree {
   const root: DirNode = { ...emptyDir(), implied: true };

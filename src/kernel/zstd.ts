@@ -93,6 +93,7 @@ export interface ZstdEncoder {
 /** An encoder for pieces of at most `maxBytes`. Throws UNAVAILABLE. */
 export function createZstdEncoder(init: { maxBytes: number; level: number }): ZstdEncoder {
   const lib = loadEncoder();
+  const { isError } = loadZstd();
   const encoder = lib.create();
   if (encoder === null) throw new ShoalError('UNAVAILABLE', 'zstd does not start');
   const room = new Uint8Array(Number(lib.bound(init.maxBytes)));
@@ -100,8 +101,7 @@ export function createZstdEncoder(init: { maxBytes: number; level: number }): Zs
   return {
     encode(bytes) {
       const length = lib.encode(encoder, room, room.byteLength, bytes, bytes.byteLength, init.level);
-      // An error is a number below zero, seen as one without a sign.
-      if (Number(length) > room.byteLength) throw new ShoalError('UNAVAILABLE', `zstd does not pack (${length})`);
+      if (isError(length) !== 0) throw new ShoalError('UNAVAILABLE', `zstd does not pack (${length})`);
       return room.slice(0, Number(length));
     },
     close() {
@@ -142,34 +142,31 @@ function emptyBuffer(): StreamBuffer {
 
 /** Throws UNAVAILABLE. */
 export function loadZstd(): Zstd {
-  if (zstd !== undefined) return zstd;
-  try {
-    const node = koffi.load(null);
-    zstd = {
-      create: node.func('ZSTD_createDCtx', 'void *', []),
-      free: node.func('ZSTD_freeDCtx', 'size_t', ['void *']),
-      reset: node.func('ZSTD_DCtx_reset', 'size_t', ['void *', 'int']),
-      decode: node.func('ZSTD_decompressStream', 'size_t', ['void *', 'void *', 'void *']),
-      decodeWhole: node.func('ZSTD_decompressDCtx', 'size_t', ['void *', 'void *', 'size_t', 'void *', 'size_t']),
-      isError: node.func('ZSTD_isError', 'uint', ['size_t']),
-    };
-    return zstd;
-  } catch (cause) {
-    throw new ShoalError('UNAVAILABLE', 'this Node.js does not export zstd', { cause });
-  }
+  zstd ??= exported((node) => ({
+    create: node.func('ZSTD_createDCtx', 'void *', []),
+    free: node.func('ZSTD_freeDCtx', 'size_t', ['void *']),
+    reset: node.func('ZSTD_DCtx_reset', 'size_t', ['void *', 'int']),
+    decode: node.func('ZSTD_decompressStream', 'size_t', ['void *', 'void *', 'void *']),
+    decodeWhole: node.func('ZSTD_decompressDCtx', 'size_t', ['void *', 'void *', 'size_t', 'void *', 'size_t']),
+    isError: node.func('ZSTD_isError', 'uint', ['size_t']),
+  }));
+  return zstd;
 }
 
 function loadEncoder(): Encoder {
-  if (encoding !== undefined) return encoding;
+  encoding ??= exported((node) => ({
+    create: node.func('ZSTD_createCCtx', 'void *', []),
+    free: node.func('ZSTD_freeCCtx', 'size_t', ['void *']),
+    bound: node.func('ZSTD_compressBound', 'size_t', ['size_t']),
+    encode: node.func('ZSTD_compressCCtx', 'size_t', ['void *', 'void *', 'size_t', 'void *', 'size_t', 'int']),
+  }));
+  return encoding;
+}
+
+/** Functions of the running Node.js. */
+function exported<T>(functions: (node: ReturnType<typeof koffi.load>) => T): T {
   try {
-    const node = koffi.load(null);
-    encoding = {
-      create: node.func('ZSTD_createCCtx', 'void *', []),
-      free: node.func('ZSTD_freeCCtx', 'size_t', ['void *']),
-      bound: node.func('ZSTD_compressBound', 'size_t', ['size_t']),
-      encode: node.func('ZSTD_compressCCtx', 'size_t', ['void *', 'void *', 'size_t', 'void *', 'size_t', 'int']),
-    };
-    return encoding;
+    return functions(koffi.load(null));
   } catch (cause) {
     throw new ShoalError('UNAVAILABLE', 'this Node.js does not export zstd', { cause });
   }

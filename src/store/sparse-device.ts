@@ -156,7 +156,9 @@ class SparseDevice implements BlobDevice {
     return filled.catch((error) => {
       if (signal.aborted || this.#closing !== undefined || !isOfSource(error)) throw error;
       // What was begun before this reader came may have spent its patience on a source that is back by now.
-      return allOf(this.#flightsOf(rows, urgency).flights, signal);
+      const again = this.#flightsOf(rows, urgency).flights;
+      for (const flight of flights) flight.release();
+      return allOf(again, signal);
     });
   }
 

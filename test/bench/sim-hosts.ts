@@ -1,10 +1,10 @@
 /**
  * The simulator against hosts of their own (network namespaces behind `tc tbf`, real containerd and shoal): one host's
- * start is recorded (without prefetch, or it would not read cold), then all start the same cold image together, for real and simulated from the recording.
- * `npm run bench -- sim-hosts [--image model|python] [--hosts N] [--registry MBIT] [--rate MBIT]`. The
- * container reads a model of 64 MiB (`model`) or starts Python (`python`: thousands of small chunks, which many hosts on few
- * processors take for reasons that the simulator does not know). Fails when time, registry egress or bytes from
- * neighbours differ by more than 15 %.
+ * start is recorded (without prefetch, or it would not read cold), then all start the same cold image together, for real
+ * and simulated from the recording. `npm run bench -- sim-hosts [--image model|python] [--hosts N] [--registry MBIT]
+ * [--rate MBIT] [--keep FILE]`. The container reads a model of 64 MiB, or starts Python: hundreds of small chunks, and with
+ * many hosts on few processors the simulator does not know what they wait for. Fails when time, registry egress or bytes
+ * from neighbours differ by more than 15 %.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

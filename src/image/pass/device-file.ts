@@ -22,10 +22,10 @@ const WRITES_MAX = 3;
 
 /** A writer for `fd`, which stays the caller's and open until this is closed. */
 export function createDeviceFile(init: { fd: number; keptBytes?: number }): DeviceFile {
-  return new File(init.fd, init.keptBytes ?? KEPT_BYTES);
+  return new StagedFile(init.fd, init.keptBytes ?? KEPT_BYTES);
 }
 
-class File implements DeviceFile {
+class StagedFile implements DeviceFile {
   readonly #fd: number;
   readonly #keptBytes: number;
   /** The same file past the page cache; undefined: not opened yet, or (`#isDirect` false) its file system has none. */

@@ -20,8 +20,8 @@ const MAX_IDLE_STEPS = 8;
 /**
  * Decodes a gzip stream of any number of members (RFC 1952) and notes checkpoints on the way: the start of a block that a
  * chunk starts in, in the middle of a member with the window it needs, or a member's first. What comes of a chunk in front
- * of the next checkpoint's block is then whole, so that hardly anything is fetched and decoded twice. Bytes after the last member that start no other
- * one are passed over, as gzip does. Checks each member's CRC. Throws INVALID_LAYER.
+ * of the next checkpoint's block is then whole, so that hardly anything is fetched and decoded twice. Bytes after the last
+ * member that start no other one are passed over, as gzip does. Checks each member's CRC. Throws INVALID_LAYER.
  */
 export function createGzipScanner(components: {
   onOutput: (bytes: Uint8Array) => void;
