@@ -6,30 +6,33 @@ export interface Indexed<Id> {
   readonly parent: unknown;
 }
 
+/** Loads that are told apart: a member's bit is found by it. */
+const MOST_LOAD = 256;
+
 /** Claimers of one chunk up to which a list is as fast as an index. */
 export const UNINDEXED_MEMBERS = 16;
 
 /**
- * The claimers of a chunk that many claim: found by name, and those that have room for more by their state and
- * load, without looking at all of them. The members are those of an array that only grows.
+ * The claimers of a chunk that many claim: found by name, and those to ask by their state and load, without looking at all
+ * of them. The members are those of an array that only grows.
  */
 export class ClaimIndex<Id, T extends Indexed<Id>> {
   readonly #members: readonly T[];
   readonly #fanout: number;
   /** Places in `members`. */
   readonly #places = new Map<Id, number>();
-  /** One bit a member and load below `fanout`: it holds the chunk and has that load. Then one: it gets it, and has room. */
-  #open: Uint32Array;
-  #words: number;
-  /** Load + 1 under which each member's bit is set, `fanout` + 1 when it gets the chunk; 0: none is. */
-  #loads: Uint8Array;
+  /** One bit a level and member. Levels come into being as loads reach them. */
+  #bits = new Uint32Array();
+  #words = 0;
+  #levels = 0;
+  /** Members of each level. */
+  #counts = new Uint16Array();
+  /** Level + 1 of each member; 0: it is not to be asked. */
+  #levelOf = new Uint16Array();
 
   constructor(members: readonly T[], fanout: number) {
     this.#members = members;
-    this.#fanout = Math.min(fanout, 254);
-    this.#words = 0;
-    this.#open = new Uint32Array();
-    this.#loads = new Uint8Array();
+    this.#fanout = fanout;
     for (let at = 0; at < members.length; at += 1) this.added(at);
   }
 
@@ -39,66 +42,89 @@ export class ClaimIndex<Id, T extends Indexed<Id>> {
 
   /** The member at this place is new. */
   added(at: number): void {
-    if (at >= 32 * this.#words) this.#grow(at);
+    if (at >= 32 * this.#words) this.#resize(Math.max(2, 2 * this.#words, (at >>> 5) + 1), this.#levels);
     this.#places.set((this.#members[at] as T).peer.id, at);
     this.changed(at);
   }
 
   /** State or load of the member at this place may have changed. */
   changed(at: number): void {
-    const { state, load } = this.#members[at] as T;
-    const hasRoom = load < this.#fanout;
-    const isGetting = state === 'coming' || state === 'fetching';
-    const now = hasRoom && state === 'held' ? load + 1 : hasRoom && isGetting ? this.#fanout + 1 : 0;
-    const former = this.#loads[at] as number;
+    const now = this.#level(this.#members[at] as T) + 1;
+    const former = this.#levelOf[at] as number;
     if (now === former) return;
-    this.#loads[at] = now;
-    if (former > 0) this.#flip(former - 1, at);
-    if (now > 0) this.#flip(now - 1, at);
+    if (now > this.#levels) this.#resize(this.#words, now + this.#fanout);
+    this.#levelOf[at] = now;
+    if (former > 0) this.#flip(former - 1, at, -1);
+    if (now > 0) this.#flip(now - 1, at, 1);
   }
 
   /**
-   * So many to ask that have room: those that hold the chunk, the least loaded first, then those that are getting it, each
-   * in the order of their coming, and of those that wait the ones before `before` only. Undefined when there are fewer,
-   * or none of them is known to have it or to fetch it: then all must be looked at.
+   * At most `count` to ask, best first: those with room that hold the chunk, the least loaded first, then those with room
+   * that are getting it, then whoever is least loaded; each in the order of their coming, and of those that wait the ones
+   * before `before` only. None when no member has the chunk or fetches it.
    */
-  holders(count: number, init: { own: T | undefined; root: T | undefined; before: number }): T[] | undefined {
+  holders(count: number, init: { own: T | undefined; root: T | undefined; before: number }): T[] {
     const { own, root, before } = init;
     const found: T[] = [];
     let isAlive = root !== undefined && root !== own && !root.peer.gone;
-    const holding = this.#fanout * this.#words;
-    for (let word = 0; word < this.#open.length; word += 1) {
-      for (let bits = this.#open[word] as number; bits !== 0; bits &= bits - 1) {
-        const at = 32 * (word % this.#words) + 31 - Math.clz32(bits & -bits);
-        const member = this.#members[at] as T;
-        if (member === own || member.peer.gone) continue;
-        if (word < holding) {
+    for (let level = 0; level < this.#levels && (found.length < count || !isAlive); level += 1) {
+      if (this.#counts[level] === 0) continue;
+      if (level >= this.#mostLevel && found.length < count) return undefined;
+      const isHeld = this.#isHeld(level);
+      // All that could be asked are known by now: does anybody have it?
+      if (found.length === count && !isHeld) continue;
+      for (let word = 0; word < this.#words; word += 1) {
+        for (let bits = this.#bits[level * this.#words + word] as number; bits !== 0; bits &= bits - 1) {
+          const at = 32 * word + 31 - Math.clz32(bits & -bits);
+          const member = this.#members[at] as T;
+          if (member === own || member.peer.gone) continue;
           // Who claims again complains of a holder that said it had the chunk.
-          if (member === own?.parent) continue;
-          isAlive = true;
-        } else if (member !== root && (at >= before || member.state !== 'coming')) continue;
-        found.push(member);
-        if (found.length === count) return isAlive ? found : undefined;
+          if (isHeld ? member === own?.parent : member !== root && (at >= before || member.state !== 'coming'))
+            continue;
+          if (isHeld) isAlive = true;
+          if (found.length < count) found.push(member);
+          if (found.length === count && isAlive) return found;
+        }
       }
     }
-    return undefined;
+    return isAlive ? found : [];
   }
 
-  #flip(load: number, at: number): void {
-    const word = load * this.#words + (at >>> 5);
-    this.#open[word] = (this.#open[word] as number) ^ (1 << (at & 31));
+  /** Held with room, by load; getting it with room; then by load, held before getting it. -1: not to be asked. */
+  #level({ state, load }: T): number {
+    if (state !== 'held' && state !== 'coming' && state !== 'fetching') return -1;
+    if (load < this.#fanout) return state === 'held' ? load : this.#fanout;
+    return Math.min(this.#mostLevel, this.#fanout + 1 + 2 * (load - this.#fanout)) + (state === 'held' ? 0 : 1);
   }
 
-  #grow(at: number): void {
-    const words = Math.max(2, 2 * this.#words, (at >>> 5) + 1);
-    const open = new Uint32Array(words * (this.#fanout + 1));
-    for (let load = 0; load <= this.#fanout; load += 1) {
-      open.set(this.#open.subarray(load * this.#words, (load + 1) * this.#words), load * words);
+  /** Of those that hold the chunk and have the most load that is told apart, or more. */
+  get #mostLevel(): number {
+    return this.#fanout + 1 + 2 * Math.max(0, MOST_LOAD - this.#fanout);
+  }
+
+  #isHeld(level: number): boolean {
+    return level < this.#fanout || (level > this.#fanout && (level - this.#fanout) % 2 === 1);
+  }
+
+  #flip(level: number, at: number, more: number): void {
+    const word = level * this.#words + (at >>> 5);
+    this.#bits[word] = (this.#bits[word] as number) ^ (1 << (at & 31));
+    this.#counts[level] = (this.#counts[level] as number) + more;
+  }
+
+  #resize(words: number, levels: number): void {
+    const bits = new Uint32Array(words * levels);
+    for (let level = 0; level < this.#levels; level += 1) {
+      bits.set(this.#bits.subarray(level * this.#words, (level + 1) * this.#words), level * words);
     }
-    const loads = new Uint8Array(32 * words);
-    loads.set(this.#loads);
-    this.#open = open;
-    this.#loads = loads;
+    const counts = new Uint16Array(levels);
+    counts.set(this.#counts);
+    const levelOf = new Uint16Array(32 * words);
+    levelOf.set(this.#levelOf);
+    this.#bits = bits;
+    this.#counts = counts;
+    this.#levelOf = levelOf;
     this.#words = words;
+    this.#levels = levels;
   }
 }
