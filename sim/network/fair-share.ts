@@ -10,10 +10,14 @@ export type { Link, Transfer } from './pipe.ts';
  * Links shared max-min fairly, kept up incrementally: a transfer that starts or ends touches the links on its path and
  * those whose share changes by more than the tolerance, never the whole network.
  */
-export interface FairNetwork extends EventSource {
+export interface FairNetwork extends EventSource, Books {
   link(name: string, bytesPerMs: number): Link;
   /** Moves `bytes` over every link of `path` at once; calls `done` when the last byte arrived. */
   start(path: readonly Link[], bytes: number, done: () => void): Transfer;
+  /** The same for a transfer that knows what to do when its last byte arrived. */
+  begin(flow: Flow): void;
+  /** What moves over any of these links, in the order of its beginning. */
+  flowsOn(links: readonly Link[]): Flow[];
   /** Reviews of links so far: what the incremental sharing costs. */
   readonly reviews: number;
 }
@@ -33,7 +37,20 @@ export function createFairNetwork(components: { nowMs: () => number }, init: { t
   return new Network(components.nowMs, init.tolerance ?? FAIRNESS_TOLERANCE);
 }
 
-class Network implements FairNetwork, Books {
+class PlainFlow extends Flow {
+  readonly #done: () => void;
+
+  constructor(network: Books, init: { path: readonly Link[]; bytes: number; done: () => void }) {
+    super(network, init.path, init.bytes);
+    this.#done = init.done;
+  }
+
+  arrived(): void {
+    this.#done();
+  }
+}
+
+class Network implements FairNetwork {
   readonly nowMs: () => number;
   reviews = 0;
   readonly #tolerance: number;
@@ -60,12 +77,25 @@ class Network implements FairNetwork, Books {
   }
 
   start(path: readonly Link[], bytes: number, done: () => void): Transfer {
-    if (path.length === 0) throw new RangeError('a transfer needs a link');
-    this.#order += 1;
-    const flow = new Flow(this, path as readonly Pipe[], bytes, done, this.#order);
-    this.#bind(flow, tightest(flow), bytes);
-    this.#settle();
+    const flow = new PlainFlow(this, { path, bytes, done });
+    this.begin(flow);
     return flow;
+  }
+
+  begin(flow: Flow): void {
+    this.#order += 1;
+    flow.heapOrder = this.#order;
+    this.#bind(flow, tightest(flow), flow.bytes);
+    this.#settle();
+  }
+
+  flowsOn(links: readonly Link[]): Flow[] {
+    const found = new Set<Flow>();
+    for (const { bound, guests } of links as readonly Pipe[]) {
+      for (const flow of bound.items) found.add(flow);
+      for (const flow of guests) found.add(flow);
+    }
+    return [...found].sort((a, b) => a.heapOrder - b.heapOrder);
   }
 
   nextMs(): number {
@@ -82,7 +112,7 @@ class Network implements FairNetwork, Books {
       return;
     }
     this.end(flow, flow.bytes);
-    flow.done();
+    flow.arrived();
   }
 
   /** Takes a transfer off its links. */

@@ -1,12 +1,11 @@
 import type { HeapItem } from '../engine/indexed-heap.ts';
-import type { Books, Pipe, Transfer } from './pipe.ts';
+import type { Books, Link, Pipe, Transfer } from './pipe.ts';
 
-/** A transfer as the network has it. */
-export class Flow implements Transfer, HeapItem {
+/** A transfer as the network has it, from `FairNetwork.begin` on. */
+export abstract class Flow implements Transfer, HeapItem {
   readonly bytes: number;
   readonly path: readonly Pipe[];
-  readonly done: () => void;
-  readonly heapOrder: number;
+  heapOrder = 0;
   heapAt = -1;
   binding: Pipe;
   /** What its other links keep free for it, bytes per ms. */
@@ -17,15 +16,18 @@ export class Flow implements Transfer, HeapItem {
   movedAtEnd = 0;
   readonly #network: Books;
 
-  constructor(network: Books, path: readonly Pipe[], bytes: number, done: () => void, order: number) {
+  constructor(network: Books, path: readonly Link[], bytes: number) {
+    const [first] = path;
+    if (first === undefined) throw new RangeError('a transfer needs a link');
     this.#network = network;
-    this.path = path;
+    this.path = path as readonly Pipe[];
     this.bytes = bytes;
-    this.done = done;
-    this.heapOrder = order;
-    this.binding = path[0] as Pipe;
-    this.guestAt = path.map(notAGuest);
+    this.binding = first as Pipe;
+    this.guestAt = path.length === 2 ? [-1, -1] : path.map(notAGuest);
   }
+
+  /** The last byte arrived. */
+  abstract arrived(): void;
 
   remainingAt(nowMs: number): number {
     if (this.isOver) return this.bytes - this.movedAtEnd;

@@ -28,17 +28,6 @@ export const BYTE_SOURCES = ['registry', 'seed', 'neighbour'] as const;
 /** Where bytes come from. */
 export type ByteSource = (typeof BYTE_SOURCES)[number];
 
-/** A transfer as its two ends have it. */
-export interface HostTransfer {
-  /** Its place among the transfers of each end. */
-  fromAt: number;
-  toAt: number;
-  readonly from: Host;
-  /** In the order of their beginning. */
-  readonly order: number;
-  end(how: 'lost'): void;
-}
-
 /** Something with links and a place: a node, a seed peer, the registry. */
 export class Host {
   readonly index: number;
@@ -53,8 +42,6 @@ export class Host {
   life = 0;
   /** When its processors have done all they were given. */
   busyUntilMs = 0;
-  /** Under way from and to it, in no order. */
-  readonly transfers: HostTransfer[] = [];
   /** Bytes served to others. */
   servedBytes = 0;
   messagesIn = 0;
@@ -77,30 +64,6 @@ export class Host {
     this.latencyMs = init.latencyMs;
     this.cores = init.cores;
   }
-}
-
-/** Enters a transfer at both of its ends, which are two. */
-export function enter(transfer: HostTransfer, to: Host): void {
-  const { from } = transfer;
-  transfer.fromAt = from.transfers.length;
-  from.transfers.push(transfer);
-  transfer.toAt = to.transfers.length;
-  to.transfers.push(transfer);
-}
-
-/** Takes a transfer off both ends. */
-export function leave(transfer: HostTransfer, to: Host): void {
-  leaveAt(transfer.from, transfer.fromAt);
-  leaveAt(to, transfer.toAt);
-}
-
-function leaveAt(host: Host, at: number): void {
-  const { transfers } = host;
-  const last = transfers.pop() as HostTransfer;
-  if (at === transfers.length) return;
-  transfers[at] = last;
-  if (last.from === host) last.fromAt = at;
-  else last.toAt = at;
 }
 
 /** The links from one host to another, and the time a bit takes, ms. */

@@ -1,65 +1,64 @@
-import type { Transfer } from './fair-share.ts';
-import { type ByteSource, type Host, type HostTransfer, leave } from './host.ts';
+import { Flow } from './flow.ts';
+import type { ByteSource, Host } from './host.ts';
+import type { Books, Link } from './pipe.ts';
 import type { Counters, Ended } from './world.ts';
+
+/** Whoever waits for a transfer. */
+export interface Awaiting {
+  /** Called once, unless it was given up. */
+  moveOver(how: Ended): void;
+}
 
 /** What a transfer between two hosts is. */
 export interface MoveInit {
+  readonly path: readonly Link[];
+  readonly bytes: number;
   readonly from: Host;
-  readonly to: Host;
   readonly source: ByteSource;
-  readonly over: (how: Ended) => void;
-  readonly order: number;
+  readonly awaiting: Awaiting;
   /** It crosses zones. */
   readonly isFar: boolean;
 }
 
-/** A transfer between two hosts, entered at both. */
-export class Move implements Transfer, HostTransfer {
-  inner: Transfer | undefined;
-  fromAt = -1;
-  toAt = -1;
-  readonly from: Host;
-  readonly order: number;
-  readonly #to: Host;
+/** A transfer between two hosts, counted when it ends. */
+export class Move extends Flow {
+  readonly #from: Host;
   readonly #source: ByteSource;
-  readonly #over: (how: Ended) => void;
+  readonly #awaiting: Awaiting;
   readonly #isFar: boolean;
   readonly #counters: Counters;
-  #isOver = false;
+  #isCounted = false;
 
-  constructor(counters: Counters, init: MoveInit) {
-    this.from = init.from;
-    this.order = init.order;
-    this.#to = init.to;
+  constructor(network: Books, counters: Counters, init: MoveInit) {
+    super(network, init.path, init.bytes);
+    this.#from = init.from;
     this.#source = init.source;
-    this.#over = init.over;
+    this.#awaiting = init.awaiting;
     this.#isFar = init.isFar;
     this.#counters = counters;
   }
 
-  get bytes(): number {
-    return this.inner?.bytes ?? 0;
+  arrived(): void {
+    if (this.#count()) this.#awaiting.moveOver('done');
   }
 
-  moved(): number {
-    return this.inner?.moved() ?? 0;
+  override cancel(): void {
+    super.cancel();
+    this.#count();
   }
 
-  cancel(): void {
-    this.#finish();
+  /** One of its ends died. */
+  lose(): void {
+    super.cancel();
+    if (this.#count()) this.#awaiting.moveOver('lost');
   }
 
-  end(how: Ended): void {
-    if (this.#finish()) this.#over(how);
-  }
-
-  #finish(): boolean {
-    if (this.#isOver) return false;
-    this.#isOver = true;
-    this.inner?.cancel();
-    leave(this, this.#to);
+  /** False when it was counted before. */
+  #count(): boolean {
+    if (this.#isCounted) return false;
+    this.#isCounted = true;
     const moved = this.moved();
-    this.from.servedBytes += moved;
+    this.#from.servedBytes += moved;
     const counters = this.#counters;
     counters.bytes[this.#source] += moved;
     if (this.#isFar && this.#source === 'neighbour') counters.crossZoneBytes += moved;

@@ -36,7 +36,7 @@ export function createRegistry(world: World, init: { host: Host; latencyMs: numb
       const waitMs = turnMs - nowMs + 2 * world.latencyMs(to, host) + latencyMs;
       const timer = world.timeline.after(waitMs, () => {
         if (!to.isUp || to.life !== life) over('lost');
-        else transfer = world.move(host, to, bytes, 'registry', over);
+        else transfer = world.move(host, to, bytes, 'registry', { moveOver: over });
       });
       return {
         moved: () => transfer?.moved() ?? 0,

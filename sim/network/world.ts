@@ -2,18 +2,9 @@ import { COST } from '../cost-model.ts';
 import type { Timeline } from '../engine/timeline.ts';
 import { bytesPerMs, type Scenario } from '../scenario/scenario.ts';
 import { createFairNetwork, type FairNetwork, type Link, type Transfer } from './fair-share.ts';
-import {
-  type ByteSource,
-  enter,
-  Host,
-  MESSAGE_KINDS,
-  type MessageKind,
-  type Route,
-  type Zone,
-  zoneRoute,
-} from './host.ts';
+import { type ByteSource, Host, MESSAGE_KINDS, type MessageKind, type Route, type Zone, zoneRoute } from './host.ts';
 import { Delivery } from './message.ts';
-import { Move } from './move.ts';
+import { type Awaiting, Move } from './move.ts';
 import { groupsOf, placesOf } from './places.ts';
 import { createRegistry, type Registry } from './registry.ts';
 
@@ -32,9 +23,9 @@ export interface World {
   /** One way between two hosts, ms. */
   latencyMs(from: Host, to: Host): number;
   /**
-   * Moves bytes. `over` is called when the last one arrived, or when either end died. Answers how to give it up.
+   * Moves bytes. `awaiting` is told when the last one arrived, or when either end died. Answers how to give it up.
    */
-  move(from: Host, to: Host, bytes: number, source: ByteSource, over: (how: Ended) => void): Transfer;
+  move(from: Host, to: Host, bytes: number, source: ByteSource, awaiting: Awaiting): Transfer;
   /**
    * A message: `arrived` is called at the receiver once its processors took it in, `refused` at the sender when the
    * receiver is not up by then.
@@ -99,7 +90,6 @@ class Cluster implements World {
     routes: [],
   };
   #hosts = 0;
-  #moves = 0;
 
   constructor(scenario: Scenario, timeline: Timeline) {
     this.timeline = timeline;
@@ -120,14 +110,12 @@ class Cluster implements World {
     return from.latencyMs + this.#route(from.zone, to.zone).latencyMs + to.latencyMs;
   }
 
-  move(from: Host, to: Host, bytes: number, source: ByteSource, over: (how: Ended) => void): Transfer {
-    const route = this.#route(from.zone, to.zone);
-    const path = route.links.length === 0 ? [from.up, to.down] : [from.up, ...route.links, to.down];
-    this.#moves += 1;
-    const transfer = new Move(this.counters, { from, to, source, over, order: this.#moves, isFar: route.crossesZones });
-    transfer.inner = this.network.start(path, bytes, () => transfer.end('done'));
-    enter(transfer, to);
-    return transfer;
+  move(from: Host, to: Host, bytes: number, source: ByteSource, awaiting: Awaiting): Transfer {
+    const { links, crossesZones: isFar } = this.#route(from.zone, to.zone);
+    const path = links.length === 0 ? [from.up, to.down] : [from.up, ...links, to.down];
+    const move = new Move(this.network, this.counters, { path, bytes, from, source, awaiting, isFar });
+    this.network.begin(move);
+    return move;
   }
 
   send(from: Host, to: Host, kind: MessageKind, init: MessageInit): void {
@@ -158,8 +146,7 @@ class Cluster implements World {
     host.isUp = false;
     host.life += 1;
     host.busyUntilMs = 0;
-    const inOrder = host.transfers.toSorted((a, b) => a.order - b.order);
-    for (const transfer of inOrder) transfer.end('lost');
+    for (const flow of this.network.flowsOn([host.up, host.down])) if (flow instanceof Move) flow.lose();
   }
 
   revive(host: Host): void {

@@ -178,7 +178,7 @@ export function createSchedulerPolicy({ world, scenario, random, blobs }: Policy
       };
       world.send(copy.host, parent.host, 'request', {
         bytes: MESSAGE_BYTES.request,
-        arrived: () => world.move(parent.host, copy.host, bytesOf(task, piece), source, over),
+        arrived: () => world.move(parent.host, copy.host, bytesOf(task, piece), source, { moveOver: over }),
         refused: () => over('lost'),
       });
     }

@@ -1,5 +1,6 @@
 import { MESSAGE_BYTES } from '../cost-model.ts';
 import type { Host } from '../network/host.ts';
+import type { Ended } from '../network/world.ts';
 import type { SimLayer } from '../workload/image.ts';
 import type { Policy, PolicyComponents } from './policy.ts';
 import { createWholeImagePolicy } from './whole-image.ts';
@@ -40,10 +41,11 @@ export function createWholeLayerPolicy({ world, scenario, random, blobs }: Polic
       if (host.isUp) fromPeers(host, layer, { left: rest, tries: tries + 1, done });
     };
     const arrived = (): void => {
-      const transfer = world.move(holder, host, left, 'neighbour', (how) => {
+      const moveOver = (how: Ended): void => {
         if (how === 'done') done();
         else elsewhere(left - transfer.moved());
-      });
+      };
+      const transfer = world.move(holder, host, left, 'neighbour', { moveOver });
     };
     world.send(host, holder, 'request', { bytes: MESSAGE_BYTES.request, arrived, refused: () => elsewhere(left) });
   }

@@ -77,7 +77,7 @@ export class Origin {
       world.work(host, compressedBytes * COST.tlsMsPerByte + bytes * (COST.hashMsPerByte + inflate), done);
       const next = run[at];
       if (next !== undefined) {
-        world.move(world.registry.host, host, next.wanted.chunk.compressedBytes, 'registry', arrived);
+        world.move(world.registry.host, host, next.wanted.chunk.compressedBytes, 'registry', { moveOver: arrived });
         return;
       }
       this.#active -= 1;

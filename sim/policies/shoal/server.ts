@@ -4,6 +4,8 @@ import { COST, MESSAGE_BYTES } from '../../cost-model.ts';
 import { removeFrom } from '../../engine/lists.ts';
 import { Alarm, type Timer } from '../../engine/timeline.ts';
 import type { Transfer } from '../../network/fair-share.ts';
+import type { Awaiting } from '../../network/move.ts';
+import type { Ended } from '../../network/world.ts';
 import type { ShoalNode, Urgency, Wanted } from './node.ts';
 import { DATA_LIMITS } from './transport-limits.ts';
 
@@ -36,7 +38,7 @@ export function askNeighbour(
 }
 
 /** One request for a chunk and its answer, from the client's and the server's side. */
-class Exchange extends Alarm implements Upload<number>, Request {
+class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
   readonly peer: number;
   readonly bytes: number;
   readonly count: number;
@@ -53,6 +55,8 @@ class Exchange extends Alarm implements Upload<number>, Request {
   #step: Step = 'arrive';
   #answer: Answer | undefined;
   #firstByteMs = 0;
+  /** How long after the start of the transfer the server has done its work, ms. */
+  #sentMs = 0;
   #transfer: Transfer | undefined;
   #waiting: Timer | undefined;
   #isOver = false;
@@ -129,20 +133,23 @@ class Exchange extends Alarm implements Upload<number>, Request {
     }
     // The server works while the bytes flow: what they wait for it is added at the end, one event instead of two.
     const sentMs = world.occupy(server.host, ms);
+    this.#sentMs = sentMs;
     this.#firstByteMs = sentMs + world.timeline.nowMs() + world.latencyMs(server.host, client.host) - this.askedMs;
-    this.#transfer = world.move(server.host, client.host, this.bytes, 'neighbour', (how) => {
-      this.#leaveServer();
-      if (how === 'lost') this.#end({ kind: 'failed' });
-      else this.#arrivedAtClient(sentMs);
-    });
+    this.#transfer = world.move(server.host, client.host, this.bytes, 'neighbour', this);
   }
 
-  #arrivedAtClient(delayMs: number): void {
+  /** Its bytes arrived at the client, which has its work with them, or never will. */
+  moveOver(how: Ended): void {
+    this.#leaveServer();
+    if (how === 'lost') {
+      this.#end({ kind: 'failed' });
+      return;
+    }
     const { client } = this;
     const { world } = client.swarm;
     const workMs = this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
     this.#step = 'succeed';
-    world.timeline.set(this, delayMs + world.occupy(client.host, workMs));
+    world.timeline.set(this, this.#sentMs + world.occupy(client.host, workMs));
   }
 
   #arrived(): void {

@@ -63,7 +63,7 @@ export class ClaimIndex<Id, T extends Indexed<Id>> {
    * that are getting it, then whoever is least loaded; each in the order of their coming, and of those that wait the ones
    * before `before` only. None when no member has the chunk or fetches it.
    */
-  holders(count: number, init: { own: T | undefined; root: T | undefined; before: number }): T[] {
+  holders(count: number, init: { own: T | undefined; root: T | undefined; before: number }): T[] | undefined {
     const { own, root, before } = init;
     const found: T[] = [];
     let isAlive = root !== undefined && root !== own && !root.peer.gone;
