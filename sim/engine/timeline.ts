@@ -1,5 +1,5 @@
 import type { Clock } from '../../src/clock.ts';
-import { type Placed, TimerHeap } from './timer-heap.ts';
+import { type Bucket, type Queued, TimerQueue } from './timer-queue.ts';
 
 /** Something that has events of its own, merged with the timeline's timers: the network. */
 export interface EventSource {
@@ -15,9 +15,10 @@ export interface Timer {
 }
 
 /** Something that is waited for: what is in the timeline once at a time. Its own timer, without a callback beside it. */
-export abstract class Alarm implements Placed {
-  /** Its place in the timeline's heap. */
+export abstract class Alarm implements Queued {
+  /** Its place in the timeline's queue. */
   at = -1;
+  bucket: Bucket<Queued> | undefined;
 
   /** Its time has come. */
   abstract ring(): void;
@@ -54,12 +55,12 @@ export interface Timeline {
 const EVENTS_PER_LOOK = 20_000;
 
 class Callback extends Alarm implements Timer {
-  readonly #heap: TimerHeap<Alarm>;
+  readonly #queue: TimerQueue<Alarm>;
   readonly #callback: () => void;
 
-  constructor(heap: TimerHeap<Alarm>, callback: () => void) {
+  constructor(queue: TimerQueue<Alarm>, callback: () => void) {
     super();
-    this.#heap = heap;
+    this.#queue = queue;
     this.#callback = callback;
   }
 
@@ -68,7 +69,7 @@ class Callback extends Alarm implements Timer {
   }
 
   cancel(): void {
-    this.#heap.remove(this);
+    this.#queue.remove(this);
   }
 }
 
@@ -79,7 +80,7 @@ export function createTimeline(): Timeline {
 
 class VirtualTime implements Timeline {
   readonly clock: Clock;
-  readonly #alarms = new TimerHeap<Alarm>();
+  readonly #alarms = new TimerQueue<Alarm>();
   readonly #sources: EventSource[] = [];
   #nowMs = 0;
   #touched = false;

@@ -10,7 +10,7 @@ const FIRST_CAPACITY = 1_024;
 const ARITY = 4;
 
 /**
- * A min-heap by time, then by order of adding: timers are most of what a simulation does. Its keys are in flat arrays, and
+ * A min-heap by time, then by a number of their own: timers are most of what a simulation does. Its keys are in flat arrays, and
  * it orders numbers of slots: moving them touches no timer, each of which would be far from the last in memory.
  */
 export class TimerHeap<T extends Placed> {
@@ -23,7 +23,6 @@ export class TimerHeap<T extends Placed> {
   /** What is in each slot. */
   readonly #items: (T | undefined)[] = new Array<T | undefined>(FIRST_CAPACITY).fill(undefined);
   #size = 0;
-  #order = 0;
 
   get size(): number {
     return this.#size;
@@ -34,15 +33,14 @@ export class TimerHeap<T extends Placed> {
     return this.#size === 0 ? Number.POSITIVE_INFINITY : (this.#times[0] as number);
   }
 
-  add(item: T, atMs: number): void {
+  add(item: T, atMs: number, order: number): void {
     const at = this.#size;
     if (at === this.#times.length) this.#grow();
     const slot = this.#slots[at] as number;
     this.#items[slot] = item;
     item.at = slot;
     this.#size = at + 1;
-    this.#order += 1;
-    this.#up(at, slot, atMs, this.#order);
+    this.#up(at, slot, atMs, order);
   }
 
   /** Takes the first out; the heap must not be empty. */
