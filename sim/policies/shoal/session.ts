@@ -10,6 +10,9 @@ const MOST_MEMBERS = 32;
  * The neighbours of one blob and their have-maps, after the daemon's blob session, with its limits: some neighbours are
  * asked at once, those that answer stay, old maps are asked for again when they lack what is wanted. The maps lie across:
  * for each row one bit of each member, so that who has a row is one number.
+ *
+ * An answer is what the neighbour had when it was asked, and counts from when it is there: it is taken in by whoever looks
+ * next, so that it needs an event of its own only while somebody waits for it.
  */
 export class Session {
   readonly #swarm: Swarm;
@@ -22,9 +25,15 @@ export class Session {
   /** Bits of members that gave a map, and of those that are being asked. */
   #known = 0;
   #asking = 0;
-  /** Of each bit: when its member was asked last, ms, and how many members had it. */
+  /** The answers under way, across as well. */
+  readonly #coming: Uint32Array;
+  /** Bits of those that say something. */
+  #toBeKnown = 0;
+  /** Of each bit: when its member was asked last, and when the answer is there, ms. */
   readonly #askedMs: Float64Array;
-  readonly #turns: Uint32Array;
+  readonly #answerAtMs: Float64Array;
+  /** Before this no answer is there, ms. */
+  #nextAnswerMs = Number.POSITIVE_INFINITY;
   readonly #readyAtMs: number;
   #waiting: (() => void)[] = [];
   readonly #finds = createSampling({ failures: SESSION_LIMITS.emptyFinds, each: SESSION_LIMITS.sampleEach });
@@ -37,8 +46,9 @@ export class Session {
     this.#own = own;
     this.#blob = blob;
     this.#rows = new Uint32Array(swarm.rowsOf(blob));
+    this.#coming = new Uint32Array(swarm.rowsOf(blob));
     this.#askedMs = new Float64Array(most);
-    this.#turns = new Uint32Array(most);
+    this.#answerAtMs = new Float64Array(most);
     this.#readyAtMs = swarm.clock.nowMs() + SESSION_LIMITS.mapWaitMs;
     this.#fillUp();
     swarm.world.timeline.after(SESSION_LIMITS.mapWaitMs, () => this.#wake());
@@ -57,17 +67,25 @@ export class Session {
 
   /** Whether a map that has the row may still come in a moment. */
   isUnsettled(row: number): boolean {
-    return this.#asking !== 0 && this.#swarm.clock.nowMs() < this.#readyAtMs && this.#having(row) === 0;
+    const having = this.#having(row);
+    return this.#asking !== 0 && this.#swarm.clock.nowMs() < this.#readyAtMs && having === 0;
   }
 
   /** Calls back when a map that has the row came, the first ones all did, or a moment has passed. */
   settled(row: number, done: () => void): void {
-    if (this.isUnsettled(row)) this.#waiting.push(() => this.settled(row, done));
-    else done();
+    if (!this.isUnsettled(row)) {
+      done();
+      return;
+    }
+    this.#waiting.push(() => this.settled(row, done));
+    if (this.#waiting.length > 1) return;
+    const waitMs = this.#nextAnswerMs - this.#swarm.clock.nowMs();
+    this.#swarm.world.timeline.after(waitMs, () => this.#wake());
   }
 
   refresh(): void {
     const nowMs = this.#swarm.clock.nowMs();
+    this.#takeIn(nowMs);
     this.#fillUp();
     for (let at = 0; at < this.#members.length; at += 1) {
       const bit = this.#bits[at] as number;
@@ -78,6 +96,7 @@ export class Session {
 
   add(node: ShoalNode): void {
     if (this.#members.includes(node)) return;
+    this.#takeIn(this.#swarm.clock.nowMs());
     if (this.#members.length >= SESSION_LIMITS.maxMembers) {
       const useless = this.#bits.findIndex((bit) => (this.#known & (1 << bit)) === 0);
       if (useless === -1) return;
@@ -90,6 +109,7 @@ export class Session {
 
   lacks(node: ShoalNode, row: number): void {
     const at = this.#members.indexOf(node);
+    this.#takeIn(this.#swarm.clock.nowMs());
     if (at !== -1) this.#rows[row] = (this.#rows[row] as number) & ~(1 << (this.#bits[at] as number));
   }
 
@@ -97,6 +117,7 @@ export class Session {
     const at = this.#members.indexOf(node);
     if (at === -1) return;
     const bit = this.#bits[at] as number;
+    this.#takeIn(this.#swarm.clock.nowMs());
     this.#known &= ~(1 << bit);
     this.#askedMs[bit] = this.#swarm.clock.nowMs();
     this.#fillUp();
@@ -120,6 +141,7 @@ export class Session {
 
   /** Bits of the members that have the row. */
   #having(row: number): number {
+    this.#takeIn(this.#swarm.clock.nowMs());
     return (this.#rows[row] as number) & this.#known;
   }
 
@@ -134,7 +156,6 @@ export class Session {
   #join(node: ShoalNode): void {
     let bit = 0;
     while (this.#bits.includes(bit)) bit += 1;
-    this.#turns[bit] = (this.#turns[bit] as number) + 1;
     this.#members.push(node);
     this.#bits.push(bit);
     this.#ask(this.#members.length - 1);
@@ -142,26 +163,43 @@ export class Session {
 
   #ask(at: number): void {
     const bit = this.#bits[at] as number;
-    if ((this.#asking & (1 << bit)) !== 0) return;
-    const turn = this.#turns[bit] as number;
-    this.#askedMs[bit] = this.#swarm.clock.nowMs();
-    this.#asking |= 1 << bit;
-    this.#swarm.haveMap(this.#own, this.#members[at] as ShoalNode, this.#blob, (map) => {
-      if (turn === this.#turns[bit]) this.#note(bit, map);
-      this.#wake();
-    });
+    const mask = 1 << bit;
+    if ((this.#asking & mask) !== 0) return;
+    const node = this.#members[at] as ShoalNode;
+    const nowMs = this.#swarm.clock.nowMs();
+    const answerAtMs = nowMs + this.#swarm.askHaveMap(this.#own, node);
+    this.#askedMs[bit] = nowMs;
+    this.#answerAtMs[bit] = answerAtMs;
+    this.#asking |= mask;
+    if (answerAtMs < this.#nextAnswerMs) this.#nextAnswerMs = answerAtMs;
+    const map = node.host.isUp ? node.haveMap(this.#blob) : undefined;
+    this.#toBeKnown = map === undefined ? this.#toBeKnown & ~mask : this.#toBeKnown | mask;
+    if (map === undefined) return;
+    const coming = this.#coming;
+    for (let row = 0; row < coming.length; row += 1) {
+      const has = ((map[row >>> 3] as number) & (1 << (row & 7))) !== 0;
+      coming[row] = has ? (coming[row] as number) | mask : (coming[row] as number) & ~mask;
+    }
   }
 
-  #note(bit: number, map: Uint8Array | undefined): void {
-    const mask = 1 << bit;
-    this.#asking &= ~mask;
-    this.#known &= ~mask;
-    if (map === undefined) return;
-    this.#known |= mask;
+  /** Takes in the answers that are there. */
+  #takeIn(nowMs: number): void {
+    if (nowMs < this.#nextAnswerMs) return;
+    let taken = 0;
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (let bit = 0; bit < this.#answerAtMs.length; bit += 1) {
+      if ((this.#asking & (1 << bit)) === 0) continue;
+      const atMs = this.#answerAtMs[bit] as number;
+      if (atMs <= nowMs) taken |= 1 << bit;
+      else if (atMs < nextMs) nextMs = atMs;
+    }
+    this.#nextAnswerMs = nextMs;
+    this.#asking &= ~taken;
+    this.#known = (this.#known & ~taken) | (taken & this.#toBeKnown);
+    if ((taken & this.#toBeKnown) === 0) return;
     const rows = this.#rows;
     for (let row = 0; row < rows.length; row += 1) {
-      const has = ((map[row >>> 3] as number) & (1 << (row & 7))) !== 0;
-      rows[row] = has ? (rows[row] as number) | mask : (rows[row] as number) & ~mask;
+      rows[row] = ((rows[row] as number) & ~taken) | ((this.#coming[row] as number) & taken);
     }
   }
 

@@ -34,7 +34,8 @@ export interface Swarm {
   randomPeer(own: ShoalNode): ShoalNode | undefined;
   /** Who announced the content, as the keepers of its record answer. */
   find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void;
-  haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void;
+  /** Asks a node for its have-map: ms until the answer is there, or is not waited for any longer. */
+  askHaveMap(own: ShoalNode, of: ShoalNode): number;
   /** One answer per content; granted all when no coordinator answers. Sent after `delayMs`. */
   claim(
     own: ShoalNode,
@@ -142,12 +143,8 @@ class ModelledSwarm implements Swarm, Coordinators {
     });
   }
 
-  haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void {
-    const { life } = own.host;
-    const ms = of.host.isUp ? this.#ask(own, of, 'have', 1) : DIRECTORY_LIMITS.haveTimeoutMs;
-    this.world.timeline.after(ms, () => {
-      if (own.host.isUp && own.host.life === life) answered(of.host.isUp ? of.haveMap(blob) : undefined);
-    });
+  askHaveMap(own: ShoalNode, of: ShoalNode): number {
+    return of.host.isUp ? this.#ask(own, of, 'have', 1) : DIRECTORY_LIMITS.haveTimeoutMs;
   }
 
   claim(
