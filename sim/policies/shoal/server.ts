@@ -1,5 +1,10 @@
 import { UPLOAD_LIMITS } from '../../../src/core/policy/upload-limits.ts';
-import { createUploadQueue, type Upload, type UploadQueue } from '../../../src/core/policy/upload-queue.ts';
+import {
+  createUploadQueue,
+  type Upload,
+  type UploadLimits,
+  type UploadQueue,
+} from '../../../src/core/policy/upload-queue.ts';
 import { COST, MESSAGE_BYTES } from '../../cost-model.ts';
 import { removeFrom } from '../../engine/lists.ts';
 import { Alarm, type Timer } from '../../engine/timeline.ts';
@@ -222,7 +227,7 @@ export class Server {
   constructor(node: ShoalNode) {
     this.#node = node;
     const bytesPerSecond = node.swarm.scenario.shoal.uploadMbitPerS * 125_000;
-    this.#queue = createUploadQueue<Exchange>({ bytesPerSecond, limits: limitsFor(node.swarm.unit) });
+    this.#queue = createUploadQueue<Exchange>({ bytesPerSecond, limits: node.swarm.uploadLimits });
   }
 
   /** Keeps the request open when there is room for one more. */
@@ -283,8 +288,15 @@ export class Server {
 }
 
 /** The daemon's limits for chunks, for units of so many. */
-function limitsFor(unit: number): Partial<Record<keyof typeof UPLOAD_LIMITS, number>> {
+export function uploadLimitsFor(unit: number): UploadLimits {
   const { slots, demandSlots, undirected, queued, queuedPerPeer } = UPLOAD_LIMITS;
-  const scaled = Object.entries({ slots, demandSlots, undirected, queued, queuedPerPeer });
-  return Object.fromEntries(scaled.map(([key, limit]) => [key, Math.max(1, Math.round(limit / unit))]));
+  const scaled = (limit: number): number => Math.max(1, Math.round(limit / unit));
+  return {
+    ...UPLOAD_LIMITS,
+    slots: scaled(slots),
+    demandSlots: scaled(demandSlots),
+    undirected: scaled(undirected),
+    queued: scaled(queued),
+    queuedPerPeer: scaled(queuedPerPeer),
+  };
 }

@@ -1,5 +1,6 @@
 import type { Clock } from '../../../src/clock.ts';
 import { type ClaimLedger, createClaimLedger } from '../../../src/core/policy/claim-ledger.ts';
+import type { UploadLimits } from '../../../src/core/policy/upload-queue.ts';
 import { COST, MESSAGE_BYTES } from '../../cost-model.ts';
 import type { Random } from '../../engine/random.ts';
 import type { Host } from '../../network/host.ts';
@@ -11,6 +12,7 @@ import { ClaimMessage, type Coordinators, GRANTED, SettleMessage } from './claim
 import type { ClaimReply, Place, Region } from './claim-reply.ts';
 import type { ShoalNode } from './node.ts';
 import { coordinatorOf, keeperOf } from './placement.ts';
+import { uploadLimitsFor } from './server.ts';
 import { DIRECTORY_LIMITS } from './transport-limits.ts';
 
 /**
@@ -26,6 +28,8 @@ export interface Swarm {
   readonly random: Random;
   /** Chunks that travel as one. */
   readonly unit: number;
+  /** Of each node's upload queue. */
+  readonly uploadLimits: UploadLimits;
   nodeOf(host: Host): ShoalNode;
   /** Rows in which a content lies, over all layers. */
   placesOf(content: number): readonly Place[];
@@ -69,6 +73,7 @@ class ModelledSwarm implements Swarm, Coordinators {
   readonly nodes: readonly ShoalNode[];
   readonly random: Random;
   readonly unit: number;
+  readonly uploadLimits: UploadLimits;
   readonly #byHost = new Map<Host, ShoalNode>();
   readonly #byId: ShoalNode[] = [];
   readonly #places: Place[][];
@@ -89,6 +94,7 @@ class ModelledSwarm implements Swarm, Coordinators {
     this.random = components.random;
     this.clock = components.world.timeline.clock;
     this.unit = unitChunks(components.scenario);
+    this.uploadLimits = uploadLimitsFor(this.unit);
     this.#counts = new Uint16Array(init.contents).fill(1);
     this.#places = Array.from({ length: init.contents }, () => []);
     this.#records = Array.from({ length: init.contents }, () => []);

@@ -61,9 +61,9 @@ const SWEEP_PER_CLAIM = 2;
 /** An empty ledger. */
 export function createClaimLedger<Id extends string | number = string>(
   components: { clock: Pick<Clock, 'nowMs'> },
-  init: ClaimLedgerInit = {},
+  init?: ClaimLedgerInit,
 ): ClaimLedger<Id> {
-  return new TreeLedger<Id>(components.clock, { ...CLAIM_LIMITS, ...init });
+  return new TreeLedger<Id>(components.clock, init === undefined ? CLAIM_LIMITS : { ...CLAIM_LIMITS, ...init });
 }
 
 class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {

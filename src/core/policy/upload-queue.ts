@@ -28,38 +28,47 @@ export interface UploadQueue<T extends Upload<unknown>> {
   readonly queued: number;
 }
 
+/** The numbers of UPLOAD_LIMITS, or others. */
+export type UploadLimits = Record<keyof typeof UPLOAD_LIMITS, number>;
+
 /** What an upload queue goes by: UPLOAD_LIMITS where nothing else is said. */
 export interface UploadQueueInit {
   /** 0: no limit. */
   readonly bytesPerSecond: number;
   readonly slots?: number;
-  /** Other limits, e.g. of a simulation in which one upload stands for several. */
-  readonly limits?: Partial<Record<keyof typeof UPLOAD_LIMITS, number>>;
+  /** Other limits, e.g. of a simulation in which one upload stands for several. Queues may share them. */
+  readonly limits?: UploadLimits;
 }
 
 /** An empty queue. */
 export function createUploadQueue<T extends Upload<unknown>>(init: UploadQueueInit): UploadQueue<T> {
-  const limits = { ...UPLOAD_LIMITS, ...init.limits };
-  return new FairQueue<T>(init.bytesPerSecond / 1_000, { ...limits, slots: init.slots ?? limits.slots });
+  const { bytesPerSecond, limits = UPLOAD_LIMITS, slots = limits.slots } = init;
+  return new FairQueue<T>(bytesPerSecond / 1_000, slots === limits.slots ? limits : { ...limits, slots });
 }
 
-interface Peer<T> {
-  readonly demand: T[];
-  readonly prefetch: T[];
+interface Peer {
   active: number;
+  /** Of both urgencies. */
+  waiting: number;
   /** Turn in which it was served last. */
   servedAt: number;
 }
 
-/** What of a peer waits with this urgency. */
-function waitingOf<T>(peer: Peer<T>, urgency: Upload['urgency']): T[] {
-  return urgency === 'demand' ? peer.demand : peer.prefetch;
+/** Uploads that wait, in the order of their coming, and whose they are, side by side. */
+interface Waiting<T> {
+  readonly uploads: T[];
+  readonly peers: Peer[];
 }
 
 class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   readonly #bytesPerMs: number;
-  readonly #limits: Record<keyof typeof UPLOAD_LIMITS, number>;
-  readonly #peers = new Map<T['peer'], Peer<T>>();
+  readonly #limits: UploadLimits;
+  /** Those with uploads that wait or run. */
+  readonly #peers = new Map<T['peer'], Peer>();
+  readonly #waiting: Record<Upload['urgency'], Waiting<T>> = {
+    demand: { uploads: [], peers: [] },
+    prefetch: { uploads: [], peers: [] },
+  };
   #turn = 0;
   #active = 0;
   #activeBytes = 0;
@@ -69,7 +78,7 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   #credit: number;
   #creditAtMs: number | undefined;
 
-  constructor(bytesPerMs: number, limits: Record<keyof typeof UPLOAD_LIMITS, number>) {
+  constructor(bytesPerMs: number, limits: UploadLimits) {
     this.#bytesPerMs = bytesPerMs;
     this.#limits = limits;
     this.#credit = this.#burst;
@@ -88,15 +97,20 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
     const { undirected, undirectedRetryMs } = this.#limits;
     if (upload.directed === false && this.#active + this.#queued >= undirected) return undirectedRetryMs;
     const known = this.#peers.get(upload.peer);
-    const ofPeer = known === undefined ? 0 : known.demand.length + known.prefetch.length;
-    if (this.#queued >= queued || ofPeer >= queuedPerPeer) return retryAfterMs;
+    if (this.#queued >= queued || (known?.waiting ?? 0) >= queuedPerPeer) return retryAfterMs;
     if (this.#bytesPerMs > 0 && this.#queued > 0) {
       this.#earn(nowMs);
       const queueMs = (this.#queuedBytes - this.#credit) / this.#bytesPerMs;
       // Demand goes to the front, so only what is very long already is refused.
       if (queueMs > maxQueueMs * (upload.urgency === 'demand' ? 2 : 1)) return Math.max(retryAfterMs, queueMs / 2);
     }
-    waitingOf(this.#peerOf(upload.peer), upload.urgency).push(upload);
+    // Newcomers stand behind those who have waited, not before.
+    const peer = known ?? { active: 0, waiting: 0, servedAt: this.#turn };
+    if (known === undefined) this.#peers.set(upload.peer, peer);
+    const { uploads, peers } = this.#waiting[upload.urgency];
+    uploads.push(upload);
+    peers.push(peer);
+    peer.waiting += 1;
     this.#queued += 1;
     this.#queuedBytes += upload.bytes;
     return undefined;
@@ -132,12 +146,10 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   remove(upload: T): boolean {
     const peer = this.#peers.get(upload.peer);
     if (peer === undefined) return false;
-    const waiting = waitingOf(peer, upload.urgency);
-    const index = waiting.indexOf(upload);
+    const waiting = this.#waiting[upload.urgency];
+    const index = waiting.uploads.indexOf(upload);
     if (index === -1) return false;
-    waiting.splice(index, 1);
-    this.#queued -= 1;
-    this.#queuedBytes -= upload.bytes;
+    this.#takeOut(waiting, index, peer);
     this.#forgetIfIdle(upload.peer, peer);
     return true;
   }
@@ -157,38 +169,44 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   }
 
   #pick(urgency: 'demand' | 'prefetch'): T | undefined {
-    let best: Peer<T> | undefined;
-    for (const peer of this.#peers.values()) {
-      if (waitingOf(peer, urgency).length === 0) continue;
-      if (best === undefined || peer.active < best.active) best = peer;
-      else if (peer.active === best.active && peer.servedAt < best.servedAt) best = peer;
+    const waiting = this.#waiting[urgency];
+    const { peers } = waiting;
+    let at = -1;
+    let best: Peer | undefined;
+    for (let other = 0; other < peers.length; other += 1) {
+      const peer = peers[other] as Peer;
+      if (best !== undefined && peer.active >= best.active) {
+        if (peer.active > best.active || peer.servedAt >= best.servedAt) continue;
+      }
+      best = peer;
+      at = other;
     }
     if (best === undefined) return undefined;
-    const waiting = waitingOf(best, urgency);
-    const upload = waiting[0] as T;
+    const upload = waiting.uploads[at] as T;
     const room = this.#limits.inFlightBytes - this.#activeBytes;
     if (upload.bytes > room && this.#active > 0) return undefined;
-    waiting.shift();
-    this.#queued -= 1;
-    this.#queuedBytes -= upload.bytes;
+    this.#takeOut(waiting, at, best);
     this.#turn += 1;
     best.servedAt = this.#turn;
     best.active += 1;
     return upload;
   }
 
-  #peerOf(name: T['peer']): Peer<T> {
-    let peer = this.#peers.get(name);
-    if (peer === undefined) {
-      // Newcomers stand behind those who have waited, not before.
-      peer = { demand: [], prefetch: [], active: 0, servedAt: this.#turn };
-      this.#peers.set(name, peer);
+  #takeOut({ uploads, peers }: Waiting<T>, at: number, peer: Peer): void {
+    const { bytes } = uploads[at] as T;
+    const last = uploads.length - 1;
+    for (let next = at; next < last; next += 1) {
+      uploads[next] = uploads[next + 1] as T;
+      peers[next] = peers[next + 1] as Peer;
     }
-    return peer;
+    uploads.length = last;
+    peers.length = last;
+    peer.waiting -= 1;
+    this.#queued -= 1;
+    this.#queuedBytes -= bytes;
   }
 
-  #forgetIfIdle(name: T['peer'], peer: Peer<T>): void {
-    if (peer.active > 0 || peer.demand.length + peer.prefetch.length > 0) return;
-    this.#peers.delete(name);
+  #forgetIfIdle(name: T['peer'], { active, waiting }: Peer): void {
+    if (active === 0 && waiting === 0) this.#peers.delete(name);
   }
 }
