@@ -5,12 +5,6 @@ export type ClaimReply =
   | { readonly kind: 'granted' }
   | { readonly kind: 'ask'; readonly holders: readonly ShoalNode[] };
 
-/** A chunk table row as the swarm names it. */
-export interface Place {
-  readonly blob: number;
-  readonly row: number;
-}
-
 /** Chunks of one blob that are claimed at the same coordinator. */
 export interface Region {
   readonly blob: number;

@@ -36,21 +36,17 @@ export class ShoalNode {
   server: Server;
   origin: Origin;
   claims: ClaimBatches;
-  #held: Uint8Array;
-  /** By blob. */
-  readonly #maps: (Uint8Array | undefined)[] = [];
   #gets = new Map<number, ChunkGet>();
   /** By blob. */
   #sessions: (Session | undefined)[] = [];
   #fresh: number[] = [];
 
-  constructor(swarm: Swarm, host: Host, init: { contents: number; claims: boolean }) {
+  constructor(swarm: Swarm, host: Host, init: { claims: boolean }) {
     this.swarm = swarm;
     this.host = host;
     this.id = host.index;
     this.zone = host.zone.name;
     this.usesClaims = init.claims;
-    this.#held = new Uint8Array(Math.ceil(init.contents / 8));
     ({
       scores: this.scores,
       hedging: this.hedging,
@@ -62,7 +58,7 @@ export class ShoalNode {
   }
 
   has(content: number): boolean {
-    return ((this.#held[content >>> 3] as number) & (1 << (content & 7))) !== 0;
+    return this.swarm.holdings.has(this.id, content);
   }
 
   /** Gets the chunk from wherever it is; `done` is called when it is here. Never fails: reads wait for the registry. */
@@ -96,18 +92,8 @@ export class ShoalNode {
   /** The chunk is here, verified and on disk. */
   keep(content: number): void {
     this.#gets.delete(content);
-    this.#held[content >>> 3] = (this.#held[content >>> 3] as number) | (1 << (content & 7));
-    for (const { blob, row } of this.swarm.placesOf(content)) {
-      const map = this.#maps[blob] ?? new Uint8Array(Math.ceil(this.swarm.rowsOf(blob) / 8));
-      this.#maps[blob] = map;
-      map[row >>> 3] = (map[row >>> 3] as number) | (1 << (row & 7));
-    }
+    this.swarm.holdings.keep(this.id, content);
     this.#announce(content);
-  }
-
-  /** As it is now: it changes. */
-  haveMap(blob: number): Uint8Array | undefined {
-    return this.#maps[blob];
   }
 
   session(blob: number): Session {
@@ -128,8 +114,7 @@ export class ShoalNode {
   }
 
   wipe(): void {
-    this.#held = new Uint8Array(this.#held.length);
-    this.#maps.length = 0;
+    this.swarm.holdings.wipe(this.id);
   }
 
   #memory() {

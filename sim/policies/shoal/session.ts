@@ -17,7 +17,8 @@ const MOST_MEMBERS = 32;
 export class Session {
   readonly #swarm: Swarm;
   readonly #own: ShoalNode;
-  readonly #blob: number;
+  /** Content of each row. */
+  readonly #contents: Uint32Array;
   /** In the order in which they joined, and the bit of each. */
   readonly #members: ShoalNode[] = [];
   readonly #bits: number[] = [];
@@ -44,9 +45,9 @@ export class Session {
     if (most > MOST_MEMBERS) throw new RangeError(`a session has at most ${MOST_MEMBERS} members`);
     this.#swarm = swarm;
     this.#own = own;
-    this.#blob = blob;
-    this.#rows = new Uint32Array(swarm.rowsOf(blob));
-    this.#coming = new Uint32Array(swarm.rowsOf(blob));
+    this.#contents = swarm.contentsOf(blob);
+    this.#rows = new Uint32Array(this.#contents.length);
+    this.#coming = new Uint32Array(this.#contents.length);
     this.#askedMs = new Float64Array(most);
     this.#answerAtMs = new Float64Array(most);
     this.#readyAtMs = swarm.clock.nowMs() + SESSION_LIMITS.mapWaitMs;
@@ -172,14 +173,9 @@ export class Session {
     this.#answerAtMs[bit] = answerAtMs;
     this.#asking |= mask;
     if (answerAtMs < this.#nextAnswerMs) this.#nextAnswerMs = answerAtMs;
-    const map = node.host.isUp ? node.haveMap(this.#blob) : undefined;
-    this.#toBeKnown = map === undefined ? this.#toBeKnown & ~mask : this.#toBeKnown | mask;
-    if (map === undefined) return;
-    const coming = this.#coming;
-    for (let row = 0; row < coming.length; row += 1) {
-      const has = ((map[row >>> 3] as number) & (1 << (row & 7))) !== 0;
-      coming[row] = has ? (coming[row] as number) | mask : (coming[row] as number) & ~mask;
-    }
+    const of = { node: node.id, contents: this.#contents };
+    const says = node.host.isUp && this.#swarm.holdings.mark(this.#coming, mask, of);
+    this.#toBeKnown = says ? this.#toBeKnown | mask : this.#toBeKnown & ~mask;
   }
 
   /** Takes in the answers that are there. */

@@ -18,10 +18,10 @@ const BACKGROUND_PARALLEL = 8;
  * no neighbour goes straight to the registry.
  */
 export function createShoalPolicy(components: PolicyComponents, init: { claims: boolean }): Policy {
-  const { scenario, contents } = components;
+  const { scenario } = components;
   const swarm = createSwarm(components, {
     ...components,
-    makeNode: (all, host) => new ShoalNode(all, host, { contents, claims: init.claims }),
+    makeNode: (all, host) => new ShoalNode(all, host, { claims: init.claims }),
   });
   const settings = scenario.shoal;
   const ends = new Map<Host, (() => void)[]>();

@@ -9,7 +9,8 @@ import type { Scenario } from '../../scenario/scenario.ts';
 import type { SimImage } from '../../workload/image.ts';
 import { unitChunks } from '../../workload/units.ts';
 import { ClaimMessage, type Coordinators, GRANTED, SettleMessage } from './claim-message.ts';
-import type { ClaimReply, Place, Region } from './claim-reply.ts';
+import type { ClaimReply, Region } from './claim-reply.ts';
+import { Holdings } from './holdings.ts';
 import type { ShoalNode } from './node.ts';
 import { coordinatorOf, keeperOf } from './placement.ts';
 import { uploadLimitsFor } from './server.ts';
@@ -31,9 +32,9 @@ export interface Swarm {
   /** Of each node's upload queue. */
   readonly uploadLimits: UploadLimits;
   nodeOf(host: Host): ShoalNode;
-  /** Rows in which a content lies, over all layers. */
-  placesOf(content: number): readonly Place[];
-  rowsOf(blob: number): number;
+  readonly holdings: Holdings;
+  /** Content of each row. */
+  contentsOf(blob: number): Uint32Array;
   /** A peer that is not `own`, the own zone's more likely; undefined when there is none. */
   randomPeer(own: ShoalNode): ShoalNode | undefined;
   /** Who announced the content, as the keepers of its record answer. */
@@ -61,7 +62,7 @@ export interface Swarm {
 /** Builds the swarm; `makeNode` is called once per host. */
 export function createSwarm(
   components: { world: World; scenario: Scenario; images: readonly SimImage[]; random: Random },
-  init: { contents: number; blobs: number; makeNode: (swarm: Swarm, host: Host) => ShoalNode },
+  init: { contents: number; makeNode: (swarm: Swarm, host: Host) => ShoalNode },
 ): Swarm {
   return new ModelledSwarm(components, init);
 }
@@ -76,8 +77,9 @@ class ModelledSwarm implements Swarm, Coordinators {
   readonly uploadLimits: UploadLimits;
   readonly #byHost = new Map<Host, ShoalNode>();
   readonly #byId: ShoalNode[] = [];
-  readonly #places: Place[][];
-  readonly #rows: number[];
+  readonly holdings: Holdings;
+  /** By blob: content of each row. */
+  readonly #contents: Uint32Array[] = [];
   /** Chunks that each content stands for. */
   readonly #counts: Uint16Array;
   readonly #zoneMembers = new Map<unknown, ShoalNode[]>();
@@ -87,7 +89,7 @@ class ModelledSwarm implements Swarm, Coordinators {
 
   constructor(
     components: { world: World; scenario: Scenario; images: readonly SimImage[]; random: Random },
-    init: { contents: number; blobs: number; makeNode: (swarm: Swarm, host: Host) => ShoalNode },
+    init: { contents: number; makeNode: (swarm: Swarm, host: Host) => ShoalNode },
   ) {
     this.world = components.world;
     this.scenario = components.scenario;
@@ -96,9 +98,8 @@ class ModelledSwarm implements Swarm, Coordinators {
     this.unit = unitChunks(components.scenario);
     this.uploadLimits = uploadLimitsFor(this.unit);
     this.#counts = new Uint16Array(init.contents).fill(1);
-    this.#places = Array.from({ length: init.contents }, () => []);
     this.#records = Array.from({ length: init.contents }, () => []);
-    this.#rows = new Array<number>(init.blobs).fill(0);
+    this.holdings = new Holdings({ nodes: this.world.nodes.length, contents: init.contents });
     for (const image of components.images) this.#addImage(image);
     this.nodes = this.world.nodes.map((host) => {
       const node = init.makeNode(this, host);
@@ -115,12 +116,8 @@ class ModelledSwarm implements Swarm, Coordinators {
     return this.#byHost.get(host) as ShoalNode;
   }
 
-  placesOf(content: number): readonly Place[] {
-    return this.#places[content] as Place[];
-  }
-
-  rowsOf(blob: number): number {
-    return this.#rows[blob] as number;
+  contentsOf(blob: number): Uint32Array {
+    return this.#contents[blob] as Uint32Array;
   }
 
   randomPeer(own: ShoalNode): ShoalNode | undefined {
@@ -237,12 +234,11 @@ class ModelledSwarm implements Swarm, Coordinators {
 
   #addImage(image: SimImage): void {
     for (const { blob, first, end } of image.layers) {
-      this.#rows[blob] = end - first;
-      for (const chunk of image.chunks.slice(first, end)) {
-        this.#counts[chunk.content] = chunk.count;
-        const places = this.#places[chunk.content] as Place[];
-        const isKnown = places.some((place) => place.blob === blob && place.row === chunk.row);
-        if (!isKnown) places.push({ blob, row: chunk.row });
+      const contents = new Uint32Array(end - first);
+      this.#contents[blob] = contents;
+      for (const { content, count, row } of image.chunks.slice(first, end)) {
+        this.#counts[content] = count;
+        contents[row] = content;
       }
     }
   }
