@@ -58,26 +58,28 @@ export interface NeighbourScores<Id = string> {
   stats(id: Id, nowMs: number): NeighbourStats;
 }
 
-interface Record {
-  requests: number;
-  active: number;
-  chunks: number;
-  bytes: number;
-  missing: number;
-  busy: number;
-  errors: number;
-  corrupt: number;
-  /** NaN: not measured yet. The same for `bytesPerMs`. */
-  latencyMs: number;
-  bytesPerMs: number;
-  /** Recent share of requests that failed, 0 to 1. */
-  errorRate: number;
-  failuresInRow: number;
-  resumeAtMs: number;
-  bannedUntilMs: number;
-  /** Number of the request that was its last. */
-  usedAt: number;
-}
+/** What is remembered of one neighbour: so many numbers side by side, those that choosing looks at first. */
+const RESUME_AT_MS = 0;
+const BANNED_UNTIL_MS = 1;
+/** NaN: not measured yet. The same for BYTES_PER_MS. */
+const LATENCY_MS = 2;
+const BYTES_PER_MS = 3;
+/** Recent share of requests that failed, 0 to 1. */
+const ERROR_RATE = 4;
+const ACTIVE = 5;
+const FAILURES_IN_ROW = 6;
+/** Number of the request that was its last. */
+const USED_AT = 7;
+const REQUESTS = 8;
+const CHUNKS = 9;
+const BYTES = 10;
+const MISSING = 11;
+const BUSY = 12;
+const ERRORS = 13;
+const CORRUPT = 14;
+const STRIDE = 16;
+/** Neighbours for which there is room at first. */
+const FIRST_CAPACITY = 16;
 
 /** `ownZone`: this node's label, empty when it has none; `random`: [0, 1). */
 export function createNeighbourScores<Id = string>(init: {
@@ -90,7 +92,11 @@ export function createNeighbourScores<Id = string>(init: {
 class Scores<Id> implements NeighbourScores<Id> {
   readonly #ownZone: string;
   readonly #random: () => number;
-  readonly #records = new Map<Id, Record>();
+  /** Where the numbers of each neighbour begin. */
+  readonly #places = new Map<Id, number>();
+  #numbers = new Float64Array(FIRST_CAPACITY * STRIDE);
+  #free: number[] = [];
+  #made = 0;
   #requests = 0;
 
   constructor(ownZone: string, random: () => number) {
@@ -99,33 +105,35 @@ class Scores<Id> implements NeighbourScores<Id> {
   }
 
   started(id: Id): void {
-    const record = this.#recordOf(id);
+    const at = this.#placeOf(id);
     this.#requests += 1;
-    record.usedAt = this.#requests;
-    record.requests += 1;
-    record.active += 1;
+    this.#numbers[at + USED_AT] = this.#requests;
+    this.#add(at + REQUESTS, 1);
+    this.#add(at + ACTIVE, 1);
   }
 
   ended(id: Id, outcome: Outcome | undefined, nowMs: number): void {
-    const record = this.#records.get(id) ?? this.#recordOf(id);
-    record.active = Math.max(0, record.active - 1);
+    const at = this.#placeOf(id);
+    const numbers = this.#numbers;
+    numbers[at + ACTIVE] = Math.max(0, (numbers[at + ACTIVE] as number) - 1);
     if (outcome === undefined) return;
     const failed = outcome.kind === 'failed' || outcome.kind === 'corrupt';
-    if (outcome.kind !== 'busy' && outcome.kind !== 'slow')
-      record.errorRate = average(record.errorRate, failed ? 1 : 0);
-    if (outcome.kind === 'ok') noteOk(record, outcome);
-    else if (outcome.kind === 'missing') record.missing += 1;
-    else if (outcome.kind === 'slow') record.latencyMs = average(record.latencyMs, outcome.afterMs);
+    if (outcome.kind !== 'busy' && outcome.kind !== 'slow') this.#average(at + ERROR_RATE, failed ? 1 : 0);
+    if (outcome.kind === 'ok') this.#noteOk(at, outcome);
+    else if (outcome.kind === 'missing') this.#add(at + MISSING, 1);
+    else if (outcome.kind === 'slow') this.#average(at + LATENCY_MS, outcome.afterMs);
     else if (outcome.kind === 'busy') {
-      record.busy += 1;
-      record.resumeAtMs = nowMs + Math.min(outcome.retryAfterMs, NEIGHBOUR_LIMITS.longestBusyMs);
-    } else this.#noteFailure(record, outcome.kind, nowMs);
-    if (!failed) record.failuresInRow = 0;
+      this.#add(at + BUSY, 1);
+      numbers[at + RESUME_AT_MS] = nowMs + Math.min(outcome.retryAfterMs, NEIGHBOUR_LIMITS.longestBusyMs);
+    } else this.#noteFailure(at, outcome.kind, nowMs);
+    if (!failed) numbers[at + FAILURES_IN_ROW] = 0;
   }
 
   usable(id: Id, nowMs: number): boolean {
-    const record = this.#records.get(id);
-    return record === undefined || (record.resumeAtMs <= nowMs && record.bannedUntilMs <= nowMs);
+    const at = this.#places.get(id);
+    if (at === undefined) return true;
+    const numbers = this.#numbers;
+    return (numbers[at + RESUME_AT_MS] as number) <= nowMs && (numbers[at + BANNED_UNTIL_MS] as number) <= nowMs;
   }
 
   choose<T extends Candidate<Id>>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined {
@@ -143,46 +151,68 @@ class Scores<Id> implements NeighbourScores<Id> {
   }
 
   expectedMs(id: Id, bytes: number): number {
-    const record = this.#records.get(id);
+    const at = this.#places.get(id);
     const { unknownLatencyMs, unknownBytesPerMs } = NEIGHBOUR_LIMITS;
-    if (record === undefined) return unknownLatencyMs + bytes / unknownBytesPerMs;
-    const latencyMs = Number.isNaN(record.latencyMs) ? unknownLatencyMs : record.latencyMs;
-    const bytesPerMs = Number.isNaN(record.bytesPerMs) ? unknownBytesPerMs : record.bytesPerMs;
-    const alone = latencyMs + bytes / bytesPerMs;
-    return alone * (1 + record.active) * (1 + (NEIGHBOUR_LIMITS.errorFactor - 1) * record.errorRate);
+    if (at === undefined) return unknownLatencyMs + bytes / unknownBytesPerMs;
+    const numbers = this.#numbers;
+    const latencyMs = measured(numbers[at + LATENCY_MS] as number) ?? unknownLatencyMs;
+    const bytesPerMs = measured(numbers[at + BYTES_PER_MS] as number) ?? unknownBytesPerMs;
+    const failing = 1 + (NEIGHBOUR_LIMITS.errorFactor - 1) * (numbers[at + ERROR_RATE] as number);
+    return (latencyMs + bytes / bytesPerMs) * (1 + (numbers[at + ACTIVE] as number)) * failing;
   }
 
   stats(id: Id, nowMs: number): NeighbourStats {
-    const record = this.#records.get(id) ?? newRecord(0);
-    const { requests, active, chunks, bytes, missing, busy, errors, corrupt, latencyMs, bytesPerMs } = record;
+    const place = this.#places.get(id);
+    const of = (field: number): number => (place === undefined ? 0 : (this.#numbers[place + field] as number));
     return {
-      requests,
-      active,
-      chunks,
-      bytes,
-      missing,
-      busy,
-      errors,
-      corrupt,
-      latencyMs: Number.isNaN(latencyMs) ? undefined : latencyMs,
-      bytesPerMs: Number.isNaN(bytesPerMs) ? undefined : bytesPerMs,
-      restingMs: Math.max(0, record.resumeAtMs - nowMs, record.bannedUntilMs - nowMs),
-      banned: record.bannedUntilMs > nowMs,
+      requests: of(REQUESTS),
+      active: of(ACTIVE),
+      chunks: of(CHUNKS),
+      bytes: of(BYTES),
+      missing: of(MISSING),
+      busy: of(BUSY),
+      errors: of(ERRORS),
+      corrupt: of(CORRUPT),
+      latencyMs: place === undefined ? undefined : measured(of(LATENCY_MS)),
+      bytesPerMs: place === undefined ? undefined : measured(of(BYTES_PER_MS)),
+      restingMs: Math.max(0, of(RESUME_AT_MS) - nowMs, of(BANNED_UNTIL_MS) - nowMs),
+      banned: of(BANNED_UNTIL_MS) > nowMs,
     };
   }
 
-  #noteFailure(record: Record, kind: 'failed' | 'corrupt', nowMs: number): void {
+  #add(at: number, more: number): void {
+    this.#numbers[at] = (this.#numbers[at] as number) + more;
+  }
+
+  #average(at: number, newest: number): void {
+    const known = this.#numbers[at] as number;
+    this.#numbers[at] = Number.isNaN(known) ? newest : known + NEIGHBOUR_LIMITS.newestWeight * (newest - known);
+  }
+
+  #noteOk(at: number, { bytes, firstByteMs, transferMs }: Extract<Outcome, { kind: 'ok' }>): void {
+    this.#add(at + CHUNKS, 1);
+    this.#add(at + BYTES, bytes);
+    if (firstByteMs !== undefined) this.#average(at + LATENCY_MS, firstByteMs);
+    // What fits one segment tells nothing of throughput.
+    if (bytes >= MIN_RATED_BYTES && transferMs > 0) this.#average(at + BYTES_PER_MS, bytes / transferMs);
+  }
+
+  #noteFailure(at: number, kind: 'failed' | 'corrupt', nowMs: number): void {
     const { firstRestMs, longestRestMs, banMs } = NEIGHBOUR_LIMITS;
     if (kind === 'corrupt') {
-      record.corrupt += 1;
-      record.bannedUntilMs = nowMs + banMs;
+      this.#add(at + CORRUPT, 1);
+      this.#numbers[at + BANNED_UNTIL_MS] = nowMs + banMs;
       return;
     }
-    record.errors += 1;
+    this.#add(at + ERRORS, 1);
     // Requests that were under way together fail together: they are one failure.
-    if (record.resumeAtMs > nowMs) return;
-    record.failuresInRow += 1;
-    record.resumeAtMs = nowMs + backoffMs(record.failuresInRow, { firstMs: firstRestMs, longestMs: longestRestMs });
+    if ((this.#numbers[at + RESUME_AT_MS] as number) > nowMs) return;
+    this.#add(at + FAILURES_IN_ROW, 1);
+    const restMs = backoffMs(this.#numbers[at + FAILURES_IN_ROW] as number, {
+      firstMs: firstRestMs,
+      longestMs: longestRestMs,
+    });
+    this.#numbers[at + RESUME_AT_MS] = nowMs + restMs;
   }
 
   #betterOfTwo<T extends Candidate<Id>>(candidates: readonly T[], bytes: number): T | undefined {
@@ -195,63 +225,46 @@ class Scores<Id> implements NeighbourScores<Id> {
     return this.expectedMs(other.id, bytes) < this.expectedMs(one.id, bytes) ? other : one;
   }
 
-  #recordOf(id: Id): Record {
-    const known = this.#records.get(id);
+  #placeOf(id: Id): number {
+    const known = this.#places.get(id);
     if (known !== undefined) return known;
-    const made = newRecord(this.#requests);
-    this.#records.set(id, made);
-    if (this.#records.size > NEIGHBOUR_LIMITS.maxRemembered) this.#forgetOldest(made);
-    return made;
+    const at = this.#free.pop() ?? this.#made * STRIDE;
+    if (at === this.#made * STRIDE) this.#made += 1;
+    if (at === this.#numbers.length) {
+      const numbers = new Float64Array(2 * this.#numbers.length);
+      numbers.set(this.#numbers);
+      this.#numbers = numbers;
+    }
+    this.#numbers.fill(0, at, at + STRIDE);
+    this.#numbers[at + LATENCY_MS] = Number.NaN;
+    this.#numbers[at + BYTES_PER_MS] = Number.NaN;
+    this.#numbers[at + USED_AT] = this.#requests;
+    this.#places.set(id, at);
+    if (this.#places.size > NEIGHBOUR_LIMITS.maxRemembered) this.#forgetOldest(at);
+    return at;
   }
 
   /** Forgets the one that was used longest ago: looking for it is rarer than using one. */
-  #forgetOldest(but: Record): void {
+  #forgetOldest(but: number): void {
+    const numbers = this.#numbers;
     let oldest: Id | undefined;
-    let usedAt = Number.POSITIVE_INFINITY;
-    for (const [id, record] of this.#records) {
+    let place = -1;
+    for (const [id, at] of this.#places) {
       // One that is banned or has requests under way is not the one to forget.
-      if (record === but || record.active > 0 || record.bannedUntilMs > 0 || record.usedAt >= usedAt) continue;
+      if (at === but || (numbers[at + ACTIVE] as number) > 0 || (numbers[at + BANNED_UNTIL_MS] as number) > 0) continue;
+      if (place !== -1 && (numbers[at + USED_AT] as number) >= (numbers[place + USED_AT] as number)) continue;
       oldest = id;
-      usedAt = record.usedAt;
+      place = at;
     }
-    if (oldest !== undefined) this.#records.delete(oldest);
-  }
-}
-
-function noteOk(record: Record, outcome: Extract<Outcome, { kind: 'ok' }>): void {
-  record.chunks += 1;
-  record.bytes += outcome.bytes;
-  const { firstByteMs, transferMs } = outcome;
-  if (firstByteMs !== undefined) record.latencyMs = average(record.latencyMs, firstByteMs);
-  // What fits one segment tells nothing of throughput.
-  if (outcome.bytes >= MIN_RATED_BYTES && transferMs > 0) {
-    record.bytesPerMs = average(record.bytesPerMs, outcome.bytes / transferMs);
+    if (place === -1) return;
+    this.#places.delete(oldest as Id);
+    this.#free.push(place);
   }
 }
 
 /** Smallest transfer whose duration says something of throughput, bytes. */
 const MIN_RATED_BYTES = 64 * 1024;
 
-function average(known: number, newest: number): number {
-  return Number.isNaN(known) ? newest : known + NEIGHBOUR_LIMITS.newestWeight * (newest - known);
-}
-
-function newRecord(usedAt: number): Record {
-  return {
-    requests: 0,
-    active: 0,
-    chunks: 0,
-    bytes: 0,
-    missing: 0,
-    busy: 0,
-    errors: 0,
-    corrupt: 0,
-    latencyMs: Number.NaN,
-    bytesPerMs: Number.NaN,
-    errorRate: 0,
-    failuresInRow: 0,
-    resumeAtMs: 0,
-    bannedUntilMs: 0,
-    usedAt,
-  };
+function measured(number: number): number | undefined {
+  return Number.isNaN(number) ? undefined : number;
 }
