@@ -1,4 +1,5 @@
 import type { Link } from './fair-share.ts';
+import type { Machine } from './machine.ts';
 
 /** A zone, or the core when it has no parent: where nodes and other zones hang. */
 export interface Zone {
@@ -48,6 +49,8 @@ export class Host {
   readonly down: Link;
   readonly latencyMs: number;
   readonly cores: number;
+  /** What it shares processors with other hosts on. */
+  readonly machine: Machine | undefined;
   isUp = true;
   /** Bumped when it dies: what was under way before belongs to a former life. */
   life = 0;
@@ -68,6 +71,7 @@ export class Host {
     down: Link;
     latencyMs: number;
     cores: number;
+    machine?: Machine | undefined;
   }) {
     this.index = init.index;
     this.name = init.name;
@@ -76,6 +80,7 @@ export class Host {
     this.down = init.down;
     this.latencyMs = init.latencyMs;
     this.cores = init.cores;
+    this.machine = init.machine;
   }
 }
 

@@ -12,6 +12,7 @@ import {
   type Zone,
   zoneRoute,
 } from './host.ts';
+import { type Machine, machinesOf } from './machine.ts';
 import { Delivery } from './message.ts';
 import { Move } from './move.ts';
 import { groupsOf, placesOf } from './places.ts';
@@ -46,6 +47,8 @@ export interface World {
   occupy(host: Host, ms: number): number;
   /** Work for a host's processors. */
   work(host: Host, ms: number, done: () => void): void;
+  /** A container of the host works for so long, `cores` processors of it; where hosts share them, it takes longer. */
+  think(host: Host, ms: number, init: { cores: number; done: () => void }): void;
   /** The host is gone, with everything under way from and to it. */
   kill(host: Host): void;
   revive(host: Host): void;
@@ -158,6 +161,7 @@ class Cluster implements World {
     host.isUp = false;
     host.life += 1;
     host.busyUntilMs = 0;
+    host.machine?.drop(host);
     const inOrder = host.transfers.toSorted((a, b) => a.order - b.order);
     for (const transfer of inOrder) transfer.end('lost');
   }
@@ -168,10 +172,16 @@ class Cluster implements World {
 
   /** One job takes its time, many share the cores. */
   occupy(host: Host, ms: number): number {
+    if (host.machine !== undefined) return host.machine.occupy(ms);
     const nowMs = this.timeline.nowMs();
     const begin = Math.max(nowMs, host.busyUntilMs);
     host.busyUntilMs = begin + ms / host.cores;
     return begin - nowMs + ms / Math.min(1, host.cores);
+  }
+
+  think(host: Host, ms: number, init: { cores: number; done: () => void }): void {
+    if (host.machine === undefined) this.timeline.after(ms, init.done);
+    else host.machine.work(host, ms, init);
   }
 
   #route(from: Zone, to: Zone): Route {
@@ -211,16 +221,17 @@ class Cluster implements World {
   #makeNodes({ nodes, zone }: Scenario): Host[] {
     const places = placesOf(this.zones, zone, nodes.count, this.#core);
     const groups = groupsOf(nodes);
+    const machines = machinesOf(this.timeline, places, nodes);
     return places.map((place, at) => {
       const { upMbitPerS = nodes.upMbitPerS, downMbitPerS = nodes.downMbitPerS } = groups[at] ?? {};
-      return this.#host(`node ${at}`, place, { ...nodes, upMbitPerS, downMbitPerS });
+      return this.#host(`node ${at}`, place, { ...nodes, upMbitPerS, downMbitPerS, machine: machines[at] });
     });
   }
 
   #host(
     name: string,
     zone: Zone,
-    init: { upMbitPerS: number; downMbitPerS: number; latencyMs: number; cores: number },
+    init: { upMbitPerS: number; downMbitPerS: number; latencyMs: number; cores: number; machine?: Machine | undefined },
   ): Host {
     const index = this.#hosts;
     this.#hosts += 1;
@@ -232,6 +243,7 @@ class Cluster implements World {
       down: this.network.link(`${name} down`, bytesPerMs(init.downMbitPerS)),
       latencyMs: init.latencyMs,
       cores: init.cores,
+      machine: init.machine,
     });
   }
 }

@@ -72,6 +72,7 @@ export interface Scenario {
     readonly downMbitPerS: number;
     readonly latencyMs: number;
     readonly cores: number;
+    readonly perMachine: number;
     readonly group: Readonly<Record<string, GroupSpec>>;
   };
   readonly zone: Readonly<Record<string, ZoneSpec>>;

@@ -198,5 +198,5 @@ function planOf(reads: readonly TraceReadLine[], positions: readonly number[]): 
     thinkMs[place] =
       read.atMs - ((after[place] as number) === 0 ? 0 : (answers[(after[place] as number) - 1] as number));
   }
-  return { chunk, after, thinkMs };
+  return { chunk, after, thinkMs, cores: 1 };
 }

@@ -264,6 +264,7 @@ class ModelledSwarm implements Swarm, Coordinators {
 
   /** Ms until a host has done `ms` of work that is put behind what it has. */
   #occupy(host: Host, ms: number): number {
+    if (host.machine !== undefined) return host.machine.occupy(ms);
     const nowMs = this.clock.nowMs();
     const begin = Math.max(nowMs, host.busyUntilMs);
     host.busyUntilMs = begin + ms / host.cores;
