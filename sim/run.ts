@@ -1,4 +1,5 @@
 import { ShoalError } from '../src/errors.ts';
+import { FRESH, WARM } from './cost-model.ts';
 import { createRandom } from './engine/random.ts';
 import { createTimeline } from './engine/timeline.ts';
 import { type BoundedStart, fluidBound } from './fluid-bound.ts';
@@ -73,7 +74,8 @@ class Run {
     this.#init = init;
     const random = createRandom(scenario.seed);
     this.#random = random;
-    this.#world = createWorld(scenario, this.#timeline);
+    const isShoal = name === 'shoal' || name === 'neighbours';
+    this.#world = createWorld(scenario, this.#timeline, scenario.shoal.fresh && isShoal ? FRESH : WARM);
     const catalog = createCatalog();
     this.#images = makeImages({ catalog, random }, scenario, { path: init.path });
     const images = [...this.#images.values()];

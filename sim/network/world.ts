@@ -1,4 +1,4 @@
-import { COST } from '../cost-model.ts';
+import { WARM, type WorkCost } from '../cost-model.ts';
 import type { Timeline } from '../engine/timeline.ts';
 import { bytesPerMs, type Scenario } from '../scenario/scenario.ts';
 import { createFairNetwork, type FairNetwork, type Link, type Transfer } from './fair-share.ts';
@@ -28,6 +28,7 @@ export interface World {
   readonly nodes: readonly Host[];
   readonly zones: readonly Zone[];
   readonly registry: Registry;
+  readonly cost: WorkCost;
   /** A host beside the nodes, e.g. a seed peer; it hangs on the core. */
   addHost(name: string, init: { upMbitPerS: number; downMbitPerS: number; cores: number }): Host;
   /** One way between two hosts, ms. */
@@ -73,9 +74,9 @@ export interface Counters {
   requestsAtRegistry: number;
 }
 
-/** The cluster of a scenario. */
-export function createWorld(scenario: Scenario, timeline: Timeline): World {
-  return new Cluster(scenario, timeline);
+/** The cluster of a scenario, and what its daemons' work costs. */
+export function createWorld(scenario: Scenario, timeline: Timeline, cost: WorkCost = WARM): World {
+  return new Cluster(scenario, timeline, cost);
 }
 
 class Cluster implements World {
@@ -84,6 +85,7 @@ class Cluster implements World {
   readonly nodes: readonly Host[];
   readonly zones: readonly Zone[];
   readonly registry: Registry;
+  readonly cost: WorkCost;
   readonly counters: Counters = {
     bytes: { registry: 0, seed: 0, neighbour: 0 },
     messages: Object.fromEntries(MESSAGE_KINDS.map((kind) => [kind, 0])) as Record<MessageKind, number>,
@@ -104,8 +106,9 @@ class Cluster implements World {
   #hosts = 0;
   #moves = 0;
 
-  constructor(scenario: Scenario, timeline: Timeline) {
+  constructor(scenario: Scenario, timeline: Timeline, cost: WorkCost) {
     this.timeline = timeline;
+    this.cost = cost;
     this.network = createFairNetwork({ nowMs: () => timeline.nowMs() });
     timeline.attach(this.network);
     this.zones = this.#makeZones(scenario);
@@ -146,8 +149,8 @@ class Cluster implements World {
     const latencyMs = this.latencyMs(from, to);
     const wireMs = bytes / Math.min(from.up.bytesPerMs, to.down.bytesPerMs);
     // The receiver's processors are put behind what they have when the message leaves: one event instead of two.
-    const thereMs = to.isUp ? this.occupy(to, COST.messageMs) : 0;
-    return delayMs + this.occupy(from, COST.messageMs) + latencyMs + wireMs + thereMs;
+    const thereMs = to.isUp ? this.occupy(to, this.cost.messageMs) : 0;
+    return delayMs + this.occupy(from, this.cost.messageMs) + latencyMs + wireMs + thereMs;
   }
 
   work(host: Host, ms: number, done: () => void): void {

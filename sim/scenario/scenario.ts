@@ -91,6 +91,7 @@ export interface Scenario {
     readonly uploadMbitPerS: number;
     readonly requestKib: number;
     readonly registryConnections: number;
+    readonly fresh: boolean;
   };
   readonly simulation: { readonly unitKib?: number };
   readonly plain: { readonly layersAtOnce: number };

@@ -216,6 +216,12 @@ export const SCENARIO_SCHEMA: Node = object(
         max: 256,
         default: 16,
       }),
+      fresh: {
+        type: 'boolean',
+        description:
+          'The daemons began a moment ago, as on new nodes: until their code is compiled, their work costs processors ten times as much.',
+        default: false,
+      },
     }),
     simulation: object('How exactly it is simulated.', {
       unit_kib: integer(

@@ -39,7 +39,9 @@ function setup() {
   let now = 500;
   const has = new Set<number>();
   const clock = { nowMs: () => now };
-  const trace = createFaultTrace({ clock, imagesOf: (blob) => (blob === BLOB ? ['app'] : ['other']) });
+  const used = { machineMs: 70_000, daemonMs: 300 };
+  const imagesOf = (blob: Digest): string[] => (blob === BLOB ? ['app'] : ['other']);
+  const trace = createFaultTrace({ clock, imagesOf, cpu: () => ({ ...used }) });
   const call = (body: unknown): TraceLine[] => {
     const [route] = trace.routes;
     const answer = route?.handle({ body, query: new URLSearchParams(), signal: new AbortController().signal });
@@ -53,7 +55,7 @@ function setup() {
     );
     await watched?.fill(offset, length, { signal: new AbortController().signal });
   };
-  return { trace, call, read, has, wait: (ms: number) => (now += ms) };
+  return { trace, call, read, has, used, wait: (ms: number) => (now += ms) };
 }
 
 test('a recording has each layer once and each cold chunk with its time and the time before it', async () => {
@@ -81,7 +83,7 @@ test('only reads of the image that was asked for are recorded', async () => {
   await read(BLOB, 0, CHUNK, 1);
   const lines = call({ do: 'take' });
   assert.deepEqual(
-    lines.map(({ blob }) => blob),
+    lines.map((line) => line.kind !== 'cpu' && line.blob),
     [BLOB, BLOB],
   );
   assert.deepEqual(call({ do: 'take' }), []);
@@ -124,7 +126,7 @@ test('chunks that came without a reader are told at the end, and fetched with th
   await read(BLOB, CHUNK, CHUNK, 5);
   has.add(1).add(3);
   const lines = call({ do: 'stop' });
-  const shown = lines.map((line) => [line.kind, line.kind === 'layer' ? undefined : line.row]);
+  const shown = lines.map((line) => [line.kind, 'row' in line ? line.row : undefined]);
   assert.deepEqual(shown, [
     ['layer', undefined],
     ['read', 1],
