@@ -4,16 +4,19 @@
  * does, while the other only answers claims and searches: messages. Then that other one does: chunks given and taken.
  * How many messages those are the simulator says. Wants a quiet machine; medians of some runs.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { COST } from '../../sim/cost-model.ts';
 import { type HostFacts, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
-import { connected, settled, swarmSection } from '../lab/swarm.ts';
+import { connected, swarmSection } from '../lab/swarm.ts';
 import { processUsage } from './support/process-usage.ts';
 import { type Recorded, recordStart, simulateStarts } from './support/recorded-start.ts';
 import { prepareStart } from './support/starts.ts';
 
 const { values } = parseArgs({ options: { runs: { type: 'string', default: '3' } } });
 const RATES = { rate: '1000', registryRate: '100' };
+/** Announcements follow within two seconds. */
+const REST_MS = 3_000;
 const { storage, image, script } = await prepareStart('python');
 
 function lab<T>(count: number, use: (hosts: readonly LabHost[], all: LabHosts) => Promise<T>): Promise<T> {
@@ -26,13 +29,20 @@ function lab<T>(count: number, use: (hosts: readonly LabHost[], all: LabHosts) =
   });
 }
 
-/** Processor ms of each host's daemon while one starts its container, and until all have come to rest. */
-async function spentBy(hosts: readonly LabHost[], start: () => Promise<unknown>): Promise<number[]> {
+/** What one host's start read, and the processor ms of each host's daemon meanwhile and until they have come to rest. */
+async function startOn(at: number, hosts: readonly LabHost[], { registry }: LabHosts): Promise<Start> {
+  const host = hosts[at] as LabHost;
   const used = (): number[] => hosts.map(({ shoal }) => 1_000 * processUsage(shoal.daemon.pid).cpuSeconds);
   const before = used();
-  await start();
-  await settled(hosts);
-  return used().map((ms, at) => ms - (before[at] as number));
+  const recorded = await recordStart(host, async () => void (await host.run(`${registry}/${image}`, script)));
+  // Asking whether they rest would be work for them.
+  await sleep(REST_MS);
+  return { recorded, spentMs: used().map((ms, each) => ms - (before[each] as number)) };
+}
+
+interface Start {
+  readonly recorded: Recorded;
+  readonly spentMs: readonly number[];
 }
 
 /** Messages of two nodes, one of which starts; and of both, one after the other. Requests for chunks are none. */
@@ -42,39 +52,37 @@ async function messages(recorded: Recorded, more: string): Promise<number> {
 }
 
 async function measure(): Promise<Record<string, number>> {
-  const alone = await lab(1, async (hosts, { registry }) => {
-    const [host] = hosts as [LabHost];
-    let recorded: Recorded | undefined;
-    const [ms] = await spentBy(hosts, async () => {
-      recorded = await recordStart(host, async () => void (await host.run(`${registry}/${image}`, script)));
-    });
-    return { ms: ms as number, recorded: recorded as Recorded };
-  });
-  const both = await lab(2, async (hosts, { registry }) => {
-    const [first, second] = hosts as [LabHost, LabHost];
-    const one = await spentBy(hosts, () => first.run(`${registry}/${image}`, script));
-    const two = await spentBy(hosts, () => second.run(`${registry}/${image}`, script));
-    return { coordinator: one[1] as number, server: two[0] as number, client: two[1] as number };
-  });
-  const { chunks, bytes, compressedBytes } = alone.recorded;
-  const first = await messages(alone.recorded, 'nodes = 1');
-  const second = (await messages(alone.recorded, 'nodes = 1\n[arrival.later]\nimage = "app"\nat_s = 60')) - first;
+  const alone = await lab(1, (hosts, all) => startOn(0, hosts, all));
+  const [first, second] = await lab(2, async (hosts, all) => [
+    await startOn(0, hosts, all),
+    await startOn(1, hosts, all),
+  ]);
+  const [aloneMs] = alone.spentMs as [number];
+  const [, coordinatorMs] = first.spentMs as [number, number];
+  const [serverMs, clientMs] = second.spentMs as [number, number];
+  const { chunks, bytes } = second.recorded;
+  const firstMessages = await messages(first.recorded, 'nodes = 1');
+  const later = 'nodes = 1\n[arrival.later]\nimage = "app"\nat_s = 60';
+  const secondMessages = (await messages(second.recorded, later)) - (await messages(second.recorded, 'nodes = 1'));
   const givenMs = bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
-  const fetchedMs = bytes * (COST.hashMsPerByte + COST.inflateMsPerByte) + compressedBytes * COST.tlsMsPerByte;
-  const messageMs = both.coordinator / first;
-  const readMs = (both.client - second * messageMs - givenMs) / chunks;
+  const fetchedMs =
+    alone.recorded.bytes * (COST.hashMsPerByte + COST.inflateMsPerByte) +
+    alone.recorded.compressedBytes * COST.tlsMsPerByte;
+  const messageMs = coordinatorMs / firstMessages;
+  const readMs = (clientMs - secondMessages * messageMs - givenMs) / chunks;
   return {
-    'alone, ms': alone.ms,
-    'coordinator, ms': both.coordinator,
-    'client, ms': both.client,
-    'server, ms': both.server,
-    chunks,
-    'messages of the first': first,
-    'messages of the second': second,
+    'alone, ms': aloneMs,
+    'chunks alone': alone.recorded.chunks,
+    'coordinator, ms': coordinatorMs,
+    'messages of the first': firstMessages,
+    'server, ms': serverMs,
+    'client, ms': clientMs,
+    'chunks of the second': chunks,
+    'messages of the second': secondMessages,
     messageMs,
-    serveMs: (both.server - second * messageMs - givenMs) / chunks,
+    serveMs: (serverMs - secondMessages * messageMs - givenMs) / chunks,
     readMs,
-    originMs: (alone.ms - fetchedMs) / chunks - readMs,
+    originMs: (aloneMs - fetchedMs) / alone.recorded.chunks - readMs,
   };
 }
 
