@@ -37,12 +37,18 @@ async function startOn(at: number, hosts: readonly LabHost[], { registry }: LabH
   const recorded = await recordStart(host, async () => void (await host.run(`${registry}/${image}`, script)));
   // Asking whether they rest would be work for them.
   await sleep(REST_MS);
-  return { recorded, spentMs: used().map((ms, each) => ms - (before[each] as number)) };
+  const spentMs = used().map((ms, each) => ms - (before[each] as number));
+  const given = Object.values((await host.status()).sources);
+  const sum = (key: 'chunks' | 'bytes'): number => given.reduce((all, source) => all + source[key], 0);
+  return { recorded, spentMs, chunks: sum('chunks'), bytes: sum('bytes') };
 }
 
 interface Start {
   readonly recorded: Recorded;
   readonly spentMs: readonly number[];
+  /** Chunks that came, also before the first read, and their bytes. */
+  readonly chunks: number;
+  readonly bytes: number;
 }
 
 /** Messages of two nodes, one of which starts; and of both, one after the other. Requests for chunks are none. */
@@ -60,19 +66,18 @@ async function measure(): Promise<Record<string, number>> {
   const [aloneMs] = alone.spentMs as [number];
   const [, coordinatorMs] = first.spentMs as [number, number];
   const [serverMs, clientMs] = second.spentMs as [number, number];
-  const { chunks, bytes } = second.recorded;
+  const { chunks, bytes } = second;
   const firstMessages = await messages(first.recorded, 'nodes = 1');
   const later = 'nodes = 1\n[arrival.later]\nimage = "app"\nat_s = 60';
   const secondMessages = (await messages(second.recorded, later)) - (await messages(second.recorded, 'nodes = 1'));
   const givenMs = bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
   const fetchedMs =
-    alone.recorded.bytes * (COST.hashMsPerByte + COST.inflateMsPerByte) +
-    alone.recorded.compressedBytes * COST.tlsMsPerByte;
+    alone.bytes * (COST.hashMsPerByte + COST.inflateMsPerByte) + alone.recorded.compressedBytes * COST.tlsMsPerByte;
   const messageMs = coordinatorMs / firstMessages;
   const readMs = (clientMs - secondMessages * messageMs - givenMs) / chunks;
   return {
     'alone, ms': aloneMs,
-    'chunks alone': alone.recorded.chunks,
+    'chunks alone': alone.chunks,
     'coordinator, ms': coordinatorMs,
     'messages of the first': firstMessages,
     'server, ms': serverMs,
@@ -82,7 +87,7 @@ async function measure(): Promise<Record<string, number>> {
     messageMs,
     serveMs: (serverMs - secondMessages * messageMs - givenMs) / chunks,
     readMs,
-    originMs: (aloneMs - fetchedMs) / alone.recorded.chunks - readMs,
+    originMs: (aloneMs - fetchedMs) / alone.chunks - readMs,
   };
 }
 
