@@ -28,15 +28,13 @@ export interface WorkCost {
   readonly serveMs: number;
   /** A chunk that is taken in, from wherever: trap, search, store, answer. */
   readonly readMs: number;
-  /** The same, what the registry adds. */
-  readonly originMs: number;
 }
 
 /** A daemon that has worked for a while. What is not here was too small to be measured beside the rest. */
-export const WARM: WorkCost = { messageMs: COST.messageMs, serveMs: COST.requestMs, readMs: 0, originMs: 0 };
+export const WARM: WorkCost = { messageMs: COST.messageMs, serveMs: COST.requestMs, readMs: 0 };
 
 /** One that began a moment ago, its code not compiled, its connections not made; `npm run bench -- fresh-daemon`. */
-export const FRESH: WorkCost = { messageMs: 0.44, serveMs: 0.35, readMs: 1.5, originMs: 0.7 };
+export const FRESH: WorkCost = { messageMs: 0.69, serveMs: 0.57, readMs: 1.8 };
 
 /** Bytes of control messages on the wire: headers, framing and encryption included, rounded. */
 export const MESSAGE_BYTES = {
