@@ -33,8 +33,12 @@ export interface WorkCost {
 /** A daemon that has worked for a while. What is not here was too small to be measured beside the rest. */
 export const WARM: WorkCost = { messageMs: COST.messageMs, serveMs: COST.requestMs, readMs: 0 };
 
-/** One that began a moment ago, its code not compiled, its connections not made; `npm run bench -- fresh-daemon`. */
+/**
+ * One that began a moment ago, its code not compiled, its connections not made: what each of its first operations of a
+ * kind costs, one by one, as measured over about so many (`npm run bench -- fresh-daemon`).
+ */
 export const FRESH: WorkCost = { messageMs: 0.69, serveMs: 0.57, readMs: 1.8 };
+export const FRESH_COUNT = 400;
 
 /** Bytes of control messages on the wire: headers, framing and encryption included, rounded. */
 export const MESSAGE_BYTES = {

@@ -1,5 +1,4 @@
 import { ShoalError } from '../src/errors.ts';
-import { FRESH, WARM } from './cost-model.ts';
 import { createRandom } from './engine/random.ts';
 import { createTimeline } from './engine/timeline.ts';
 import { type BoundedStart, fluidBound } from './fluid-bound.ts';
@@ -75,7 +74,7 @@ class Run {
     const random = createRandom(scenario.seed);
     this.#random = random;
     const isShoal = name === 'shoal' || name === 'neighbours';
-    this.#world = createWorld(scenario, this.#timeline, scenario.shoal.fresh && isShoal ? FRESH : WARM);
+    this.#world = createWorld(scenario, this.#timeline, { isFresh: scenario.shoal.fresh && isShoal });
     const catalog = createCatalog();
     this.#images = makeImages({ catalog, random }, scenario, { path: init.path });
     const images = [...this.#images.values()];
