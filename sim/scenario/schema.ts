@@ -219,7 +219,7 @@ export const SCENARIO_SCHEMA: Node = object(
       fresh: {
         type: 'boolean',
         description:
-          'The daemons began a moment ago, as on new nodes: until their code is compiled, their work costs processors ten times as much.',
+          'The daemons began a moment ago, as on new nodes: their first hundreds of chunks and messages cost processors several times as much.',
         default: false,
       },
     }),
