@@ -20,6 +20,26 @@ export const COST = {
   unpackDiskMsPerByte: 1 / 233_000,
 } as const;
 
+/** What one piece of a daemon's work costs beside its bytes, ms of one processor. */
+export interface WorkCost {
+  /** A message, at each end. */
+  readonly messageMs: number;
+  /** A chunk that is given to a neighbour. */
+  readonly serveMs: number;
+  /** A chunk that is taken in, from wherever: trap, search, store, answer. */
+  readonly readMs: number;
+}
+
+/** A daemon that has worked for a while. What is not here was too small to be measured beside the rest. */
+export const WARM: WorkCost = { messageMs: COST.messageMs, serveMs: COST.requestMs, readMs: 0 };
+
+/**
+ * One that began a moment ago, its code not compiled, its connections not made: what each of its first operations of a
+ * kind costs, one by one, as measured over about so many (`npm run bench -- fresh-daemon`).
+ */
+export const FRESH: WorkCost = { messageMs: 0.69, serveMs: 0.57, readMs: 1.8 };
+export const FRESH_COUNT = 400;
+
 /** Bytes of control messages on the wire: headers, framing and encryption included, rounded. */
 export const MESSAGE_BYTES = {
   /** HTTP request and response head of a chunk. */

@@ -73,7 +73,8 @@ class Run {
     this.#init = init;
     const random = createRandom(scenario.seed);
     this.#random = random;
-    this.#world = createWorld(scenario, this.#timeline);
+    const isShoal = name === 'shoal' || name === 'neighbours';
+    this.#world = createWorld(scenario, this.#timeline, { isFresh: scenario.shoal.fresh && isShoal });
     const catalog = createCatalog();
     this.#images = makeImages({ catalog, random }, scenario, { path: init.path });
     const images = [...this.#images.values()];

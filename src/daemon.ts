@@ -16,6 +16,7 @@ import { returnFreeMemory } from './kernel/heap.ts';
 import { backgroundRules } from './lazy/background-rules.ts';
 import { createBlobOpener, OPEN_RETRY_MS } from './lazy/blob-opener.ts';
 import { createConfiguredPlainLayers, createConfiguredSociLayers } from './lazy/configured-layers.ts';
+import { cpuTime } from './lazy/cpu-time.ts';
 import { createAttachedDevices } from './lazy/devices.ts';
 import { createExplainer, explainRoute } from './lazy/explainer.ts';
 import { createFaultTrace } from './lazy/fault-trace.ts';
@@ -150,7 +151,7 @@ export async function runDaemon(
     stack.defer(() => (serving ? undefined : leaveAsFound({ trap, runs })));
     await takeOver(root, { trap, runs, log });
     await trap.start();
-    const trace = createFaultTrace({ clock: parts.clock, imagesOf: (blob) => images.namesOf(blob) });
+    const trace = createFaultTrace({ clock: parts.clock, imagesOf: (blob) => images.namesOf(blob), cpu: cpuTime });
     faultLoop = createFaultLoop(
       {
         ...parts,

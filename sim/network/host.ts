@@ -1,4 +1,6 @@
+import type { WorkCost } from '../cost-model.ts';
 import type { Link } from './fair-share.ts';
+import type { Machine } from './machine.ts';
 
 /** A zone, or the core when it has no parent: where nodes and other zones hang. */
 export interface Zone {
@@ -37,11 +39,15 @@ export class Host {
   readonly down: Link;
   readonly latencyMs: number;
   readonly cores: number;
+  /** What it shares processors with other hosts on. */
+  readonly machine: Machine | undefined;
   isUp = true;
   /** Bumped when it dies: what was under way before belongs to a former life. */
   life = 0;
   /** When its processors have done all they were given. */
   busyUntilMs = 0;
+  /** Operations of its daemon since that began, where they are counted. */
+  did: Record<keyof WorkCost, number> = { messageMs: 0, serveMs: 0, readMs: 0 };
   /** Bytes served to others. */
   servedBytes = 0;
   messagesIn = 0;
@@ -55,6 +61,7 @@ export class Host {
     down: Link;
     latencyMs: number;
     cores: number;
+    machine?: Machine | undefined;
   }) {
     this.index = init.index;
     this.name = init.name;
@@ -63,6 +70,7 @@ export class Host {
     this.down = init.down;
     this.latencyMs = init.latencyMs;
     this.cores = init.cores;
+    this.machine = init.machine;
   }
 }
 

@@ -1,8 +1,9 @@
-import { COST } from '../cost-model.ts';
+import { FRESH, FRESH_COUNT, WARM, type WorkCost } from '../cost-model.ts';
 import type { Timeline } from '../engine/timeline.ts';
 import { bytesPerMs, type Scenario } from '../scenario/scenario.ts';
 import { createFairNetwork, type FairNetwork, type Link, type Transfer } from './fair-share.ts';
 import { type ByteSource, Host, MESSAGE_KINDS, type MessageKind, type Route, type Zone, zoneRoute } from './host.ts';
+import { type Machine, machinesOf } from './machine.ts';
 import { Delivery } from './message.ts';
 import { type Awaiting, Move } from './move.ts';
 import { groupsOf, placesOf } from './places.ts';
@@ -18,6 +19,8 @@ export interface World {
   readonly nodes: readonly Host[];
   readonly zones: readonly Zone[];
   readonly registry: Registry;
+  /** Ms of work for so many operations of a host's daemon, beside their bytes; fresh daemons are counted on. */
+  costMs(host: Host, kind: keyof WorkCost, count: number): number;
   /** A host beside the nodes, e.g. a seed peer; it hangs on the core. */
   addHost(name: string, init: { upMbitPerS: number; downMbitPerS: number; cores: number }): Host;
   /** One way between two hosts, ms. */
@@ -37,6 +40,8 @@ export interface World {
   occupy(host: Host, ms: number): number;
   /** Work for a host's processors. */
   work(host: Host, ms: number, done: () => void): void;
+  /** A container of the host works for so long, `cores` processors of it; where hosts share them, it takes longer. */
+  think(host: Host, ms: number, init: { cores: number; done: () => void }): void;
   /** The host is gone, with everything under way from and to it. */
   kill(host: Host): void;
   revive(host: Host): void;
@@ -61,9 +66,9 @@ export interface Counters {
   requestsAtRegistry: number;
 }
 
-/** The cluster of a scenario. */
-export function createWorld(scenario: Scenario, timeline: Timeline): World {
-  return new Cluster(scenario, timeline);
+/** The cluster of a scenario; `isFresh`: its daemons have just begun. */
+export function createWorld(scenario: Scenario, timeline: Timeline, { isFresh = false } = {}): World {
+  return new Cluster(scenario, timeline, isFresh);
 }
 
 class Cluster implements World {
@@ -89,10 +94,12 @@ class Cluster implements World {
     index: 0,
     routes: [],
   };
+  readonly #isFresh: boolean;
   #hosts = 0;
 
-  constructor(scenario: Scenario, timeline: Timeline) {
+  constructor(scenario: Scenario, timeline: Timeline, isFresh: boolean) {
     this.timeline = timeline;
+    this.#isFresh = isFresh;
     this.network = createFairNetwork({ nowMs: () => timeline.nowMs() });
     timeline.attach(this.network);
     this.zones = this.#makeZones(scenario);
@@ -131,8 +138,8 @@ class Cluster implements World {
     const latencyMs = this.latencyMs(from, to);
     const wireMs = bytes / Math.min(from.up.bytesPerMs, to.down.bytesPerMs);
     // The receiver's processors are put behind what they have when the message leaves: one event instead of two.
-    const thereMs = to.isUp ? this.occupy(to, COST.messageMs) : 0;
-    return delayMs + this.occupy(from, COST.messageMs) + latencyMs + wireMs + thereMs;
+    const thereMs = to.isUp ? this.occupy(to, this.costMs(to, 'messageMs', 1)) : 0;
+    return delayMs + this.occupy(from, this.costMs(from, 'messageMs', 1)) + latencyMs + wireMs + thereMs;
   }
 
   work(host: Host, ms: number, done: () => void): void {
@@ -146,6 +153,8 @@ class Cluster implements World {
     host.isUp = false;
     host.life += 1;
     host.busyUntilMs = 0;
+    host.machine?.drop(host);
+    host.did = { messageMs: 0, serveMs: 0, readMs: 0 };
     for (const flow of this.network.flowsOn([host.up, host.down])) if (flow instanceof Move) flow.lose();
   }
 
@@ -153,12 +162,25 @@ class Cluster implements World {
     host.isUp = true;
   }
 
+  costMs(host: Host, kind: keyof WorkCost, count: number): number {
+    if (!this.#isFresh) return count * WARM[kind];
+    const fresh = Math.min(count, Math.max(0, FRESH_COUNT - host.did[kind]));
+    host.did[kind] += count;
+    return fresh * FRESH[kind] + (count - fresh) * WARM[kind];
+  }
+
   /** One job takes its time, many share the cores. */
   occupy(host: Host, ms: number): number {
+    if (host.machine !== undefined) return host.machine.occupy(ms);
     const nowMs = this.timeline.nowMs();
     const begin = Math.max(nowMs, host.busyUntilMs);
     host.busyUntilMs = begin + ms / host.cores;
     return begin - nowMs + ms / Math.min(1, host.cores);
+  }
+
+  think(host: Host, ms: number, init: { cores: number; done: () => void }): void {
+    if (host.machine === undefined) this.timeline.after(ms, init.done);
+    else host.machine.work(host, ms, init);
   }
 
   #route(from: Zone, to: Zone): Route {
@@ -198,16 +220,17 @@ class Cluster implements World {
   #makeNodes({ nodes, zone }: Scenario): Host[] {
     const places = placesOf(this.zones, zone, nodes.count, this.#core);
     const groups = groupsOf(nodes);
+    const machines = machinesOf(this.timeline, places, nodes);
     return places.map((place, at) => {
       const { upMbitPerS = nodes.upMbitPerS, downMbitPerS = nodes.downMbitPerS } = groups[at] ?? {};
-      return this.#host(`node ${at}`, place, { ...nodes, upMbitPerS, downMbitPerS });
+      return this.#host(`node ${at}`, place, { ...nodes, upMbitPerS, downMbitPerS, machine: machines[at] });
     });
   }
 
   #host(
     name: string,
     zone: Zone,
-    init: { upMbitPerS: number; downMbitPerS: number; latencyMs: number; cores: number },
+    init: { upMbitPerS: number; downMbitPerS: number; latencyMs: number; cores: number; machine?: Machine | undefined },
   ): Host {
     const index = this.#hosts;
     this.#hosts += 1;
@@ -219,6 +242,7 @@ class Cluster implements World {
       down: this.network.link(`${name} down`, bytesPerMs(init.downMbitPerS)),
       latencyMs: init.latencyMs,
       cores: init.cores,
+      machine: init.machine,
     });
   }
 }

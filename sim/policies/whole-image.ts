@@ -66,7 +66,7 @@ export function createWholeImagePolicy(
     const unpackNext = (): void => {
       const layer = image.layers[next];
       if (layer === undefined) {
-        world.timeline.after(thinkTimeMs(plan), ready);
+        world.think(host, thinkTimeMs(plan), { cores: plan.cores, done: ready });
         return;
       }
       if (busy || here[next] !== true) return;

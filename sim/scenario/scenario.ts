@@ -72,6 +72,7 @@ export interface Scenario {
     readonly downMbitPerS: number;
     readonly latencyMs: number;
     readonly cores: number;
+    readonly perMachine: number;
     readonly group: Readonly<Record<string, GroupSpec>>;
   };
   readonly zone: Readonly<Record<string, ZoneSpec>>;
@@ -90,6 +91,7 @@ export interface Scenario {
     readonly uploadMbitPerS: number;
     readonly requestKib: number;
     readonly registryConnections: number;
+    readonly fresh: boolean;
   };
   readonly simulation: { readonly unitKib?: number };
   readonly plain: { readonly layersAtOnce: number };

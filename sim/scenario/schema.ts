@@ -157,7 +157,15 @@ export const SCENARIO_SCHEMA: Node = object(
       up_mbit_per_s: number('Uplink of each.', { ...MBIT, default: 1_000 }),
       down_mbit_per_s: number('Downlink of each.', { ...MBIT, default: 1_000 }),
       latency_ms: number('One way from a node to its zone’s switch.', { min: 0, max: 1_000, default: 0.1 }),
-      cores: number('Processor cores that shoal may use.', { min: 0.1, max: 256, default: 2 }),
+      cores: number('Processor cores that shoal may use; those of the machine where nodes share one.', {
+        min: 0.1,
+        max: 256,
+        default: 2,
+      }),
+      per_machine: integer(
+        'Nodes on one machine (virtual machines, kind), each with links of its own: daemons and containers share `cores`. 1: a machine each, whose containers never wait for processors.',
+        { min: 1, max: 100_000, default: 1 },
+      ),
       group: named('Sections `[nodes.group.NAME]`.', GROUP),
     }),
     zone: named('Sections `[zone.NAME]`; without any, all nodes are in one.', ZONE),
@@ -208,6 +216,12 @@ export const SCENARIO_SCHEMA: Node = object(
         max: 256,
         default: 16,
       }),
+      fresh: {
+        type: 'boolean',
+        description:
+          'The daemons began a moment ago, as on new nodes: their first hundreds of chunks and messages cost processors several times as much.',
+        default: false,
+      },
     }),
     simulation: object('How exactly it is simulated.', {
       unit_kib: integer(

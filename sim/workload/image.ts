@@ -68,6 +68,8 @@ export interface ReadPlan {
   readonly after: Uint32Array;
   /** … and the container worked for so long, ms. */
   readonly thinkMs: Float32Array;
+  /** Processors that it keeps busy meanwhile. */
+  readonly cores: number;
 }
 
 /** Numbers contents and layers over all images of a scenario. */

@@ -1,14 +1,16 @@
-import type { Timeline } from '../engine/timeline.ts';
 import type { ReadPlan } from './image.ts';
 
 /**
  * Does the reads of one start: each when the reads it depends on are answered and the container has worked for a while.
- * `read` gets a chunk's position in the image; `done` is called after the last answer. Answers what ends it early.
+ * `think` lets the container work; `read` gets a chunk's position in the image; `done` is called after the last answer. Answers what ends it early.
  */
 export function runReads(
-  timeline: Timeline,
   plan: ReadPlan,
-  init: { read: (chunk: number, answered: () => void) => void; done: () => void },
+  init: {
+    think: (ms: number, done: () => void) => void;
+    read: (chunk: number, answered: () => void) => void;
+    done: () => void;
+  },
 ): () => void {
   const count = plan.chunk.length;
   let next = 0;
@@ -30,7 +32,7 @@ export function runReads(
       const at = next;
       next += 1;
       const thinkMs = plan.thinkMs[at] as number;
-      if (thinkMs > 0) timeline.after(thinkMs, () => issue(at));
+      if (thinkMs > 0) init.think(thinkMs, () => issue(at));
       else issue(at);
     }
   };

@@ -23,6 +23,7 @@ function planOf(files: SimImage['files'], { thinkMs, readers }: { thinkMs: numbe
     chunk,
     after: Uint32Array.from(chunk, (_, at) => Math.max(0, at - readers + 1)),
     thinkMs: new Float32Array(chunk.length).fill(thinkMs),
+    cores: 1,
   };
 }
 

@@ -32,6 +32,23 @@ export interface TraceReadLine {
 /** A line for a chunk that was fetched ahead of readers. */
 export type TraceAheadLine = Omit<TraceReadLine, 'kind' | 'atMs' | 'answeredMs'> & { readonly kind: 'ahead' };
 
+/** A line for what the processors did until the last answer, ms: all of them for whatever, and for the daemon. */
+export interface TraceCpuLine {
+  readonly kind: 'cpu';
+  readonly machineMs: number;
+  readonly daemonMs: number;
+}
+
+type TraceLine = TraceLayerLine | TraceReadLine | TraceAheadLine | TraceCpuLine;
+
+/** Numbers of each kind of line. */
+const NUMBERS = {
+  layer: ['rows', 'bytes', 'compressedBytes'],
+  read: ['row', 'bytes', 'compressedBytes', 'offset', 'atMs', 'answeredMs'],
+  ahead: ['row', 'bytes', 'compressedBytes', 'offset'],
+  cpu: ['machineMs', 'daemonMs'],
+} as const;
+
 /** The image and the reads that a recording (`shoal trace record`, JSON lines) tells of. Throws CONFIG_INVALID. */
 export function loadTrace(catalog: Catalog, init: { name: string; path: string }): SimImage {
   const { path } = init;
@@ -51,18 +68,20 @@ export function parseTrace(catalog: Catalog, text: string, init: { name: string;
   const layerLines: TraceLayerLine[] = [];
   const reads: TraceReadLine[] = [];
   const ahead: TraceAheadLine[] = [];
+  let cpu: TraceCpuLine | undefined;
   for (const [at, line] of text.split('\n').entries()) {
     if (line.trim() === '') continue;
     const parsed = parseLine(line, `${init.path} line ${at + 1}`);
     if (parsed.kind === 'layer') layerLines.push(parsed);
     else if (parsed.kind === 'ahead') ahead.push(parsed);
+    else if (parsed.kind === 'cpu') cpu = parsed;
     else reads.push(parsed);
   }
   if (reads.length === 0) throw new ShoalError('CONFIG_INVALID', `${init.path}: no read was recorded`);
-  return assemble(catalog, init, { layerLines, reads, ahead });
+  return assemble(catalog, init, { layerLines, reads, ahead, cpu });
 }
 
-function parseLine(line: string, where: string): TraceLayerLine | TraceReadLine | TraceAheadLine {
+function parseLine(line: string, where: string): TraceLine {
   const refuse = (why: string): ShoalError => new ShoalError('CONFIG_INVALID', `${where}: ${why}`);
   let value: Record<string, unknown>;
   try {
@@ -71,26 +90,23 @@ function parseLine(line: string, where: string): TraceLayerLine | TraceReadLine 
     throw refuse('not JSON');
   }
   if (typeof value !== 'object' || value === null) throw refuse('not an object');
-  if (value.kind !== 'layer' && value.kind !== 'read' && value.kind !== 'ahead') {
-    throw refuse('"kind" must be layer, read or ahead');
+  const { kind } = value;
+  if (kind !== 'layer' && kind !== 'read' && kind !== 'ahead' && kind !== 'cpu') {
+    throw refuse('"kind" must be layer, read, ahead or cpu');
   }
-  const numbers =
-    value.kind === 'layer'
-      ? ['rows', 'bytes', 'compressedBytes']
-      : ['row', 'bytes', 'compressedBytes', 'offset', ...(value.kind === 'read' ? ['atMs', 'answeredMs'] : [])];
-  for (const key of numbers) {
+  for (const key of NUMBERS[kind]) {
     const number = value[key];
     if (typeof number !== 'number' || !(number >= 0) || number > Number.MAX_SAFE_INTEGER) {
       throw refuse(`"${key}" must be a number of at least 0`);
     }
   }
   try {
-    parseDigest(value.blob);
-    if (value.kind !== 'layer') parseDigest(value.digest);
+    if (kind !== 'cpu') parseDigest(value.blob);
+    if (kind === 'read' || kind === 'ahead') parseDigest(value.digest);
   } catch (error) {
     throw refuse((error as Error).message);
   }
-  return value as unknown as TraceLayerLine | TraceReadLine | TraceAheadLine;
+  return value as unknown as TraceLine;
 }
 
 /** Chunks that were never read are one more chunk per layer: whole-layer pulls move them, lazy starts don't. */
@@ -101,10 +117,12 @@ function assemble(
     layerLines,
     reads,
     ahead,
+    cpu,
   }: {
     layerLines: readonly TraceLayerLine[];
     reads: readonly TraceReadLine[];
     ahead: readonly TraceAheadLine[];
+    cpu: TraceCpuLine | undefined;
   },
 ): SimImage {
   const chunks: SimChunk[] = [];
@@ -135,7 +153,7 @@ function assemble(
     layers,
     chunks,
     files: [positions],
-    reads: { kind: 'trace', plan: planOf(reads, positions), ahead: aheadOf(chunks, reads, ahead, places) },
+    reads: { kind: 'trace', plan: planOf(reads, positions, cpu), ahead: aheadOf(chunks, reads, ahead, places) },
   });
 }
 
@@ -182,8 +200,15 @@ function restOf(
   return bytes <= 0 ? undefined : { bytes, compressedBytes: Math.max(1, compressedBytes) };
 }
 
-/** A read may begin when those answered before it began are answered, and the container has worked for the time between. */
-function planOf(reads: readonly TraceReadLine[], positions: readonly number[]): ReadPlan {
+/**
+ * A read may begin when those answered before it began are answered, and the container has worked for the time between:
+ * on so many processors that it took what the machine worked beside the daemon.
+ */
+function planOf(
+  reads: readonly TraceReadLine[],
+  positions: readonly number[],
+  cpu: TraceCpuLine | undefined,
+): ReadPlan {
   const order = reads.map((read, at) => ({ read, at })).sort((a, b) => a.read.atMs - b.read.atMs);
   const answers = reads.map(({ answeredMs }) => answeredMs).sort((a, b) => a - b);
   const chunk = new Uint32Array(order.length);
@@ -198,5 +223,7 @@ function planOf(reads: readonly TraceReadLine[], positions: readonly number[]): 
     thinkMs[place] =
       read.atMs - ((after[place] as number) === 0 ? 0 : (answers[(after[place] as number) - 1] as number));
   }
-  return { chunk, after, thinkMs };
+  const thoughtMs = thinkMs.reduce((sum, ms) => sum + ms, 0);
+  const workedMs = cpu === undefined ? thoughtMs : Math.max(0, cpu.machineMs - cpu.daemonMs);
+  return { chunk, after, thinkMs, cores: thoughtMs === 0 ? 1 : workedMs / thoughtMs };
 }

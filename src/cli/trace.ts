@@ -15,7 +15,7 @@ export const traceCommand: Command = {
   argCount: { min: 2, max: 2 },
   summary: 'record the cold reads of a real container start, for shoal sim',
   description:
-    'Records the cold reads that the daemon answers, one JSON line each: image, layer, chunk, time, think time; until\ninterrupted or for --seconds. Start a container on a node that has nothing of its image meanwhile. The file is what a\nscenario names as image.NAME.trace.',
+    'Records the cold reads that the daemon answers, one JSON line each: image, layer, chunk, time, think time; at\nthe end what processors did meanwhile. Ends when interrupted, or after --seconds. Start a container on an idle node that\nhas nothing of its image meanwhile. The file is what a scenario names as image.NAME.trace.',
   options: {
     image: { type: 'string', value: 'REF', description: 'only reads of this image' },
     seconds: { type: 'string', value: 'N', description: 'end after so long' },

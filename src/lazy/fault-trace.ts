@@ -4,6 +4,7 @@ import type { Digest } from '../core/digest.ts';
 import { ShoalError } from '../errors.ts';
 import type { BlobDevice } from '../store/blob-device.ts';
 import type { Fillable } from '../trap/fault-loop.ts';
+import type { CpuTime } from './cpu-time.ts';
 
 /** What a trace is made of: first a line per layer, then one per chunk of each cold read (docs/simulation.md). */
 export type TraceLine =
@@ -38,6 +39,12 @@ export type TraceLine =
       readonly bytes: number;
       readonly compressedBytes: number;
       readonly offset: number;
+    }
+  | {
+      /** Processor time from the beginning to the last answer, ms, of all processors and of this daemon. Comes last. */
+      readonly kind: 'cpu';
+      readonly machineMs: number;
+      readonly daemonMs: number;
     };
 
 type ChunkLine = Extract<TraceLine, { kind: 'ahead' }>;
@@ -52,14 +59,21 @@ export interface FaultTrace {
 
 /** Lines kept until they are taken, 300 bytes each; beyond, the recording ends with an error. */
 const MOST_LINES = 50_000;
+/** Between two looks at what processors did: /proc/stat counts in steps of that. */
+const CPU_LOOK_MS = 10;
 /** Lines of one answer: far below what the control client accepts. */
 const LINES_PER_ANSWER = 2_000;
 
-/** `imagesOf`: names of the images a layer belongs to. */
-export function createFaultTrace(components: {
-  clock: Pick<Clock, 'nowMs'>;
-  imagesOf: (blob: Digest) => readonly string[];
-}): FaultTrace {
+interface Components {
+  readonly clock: Pick<Clock, 'nowMs'>;
+  /** Names of the images a layer belongs to. */
+  readonly imagesOf: (blob: Digest) => readonly string[];
+  /** Processor time so far. */
+  readonly cpu: () => CpuTime;
+}
+
+/** Traces of one daemon. */
+export function createFaultTrace(components: Components): FaultTrace {
   let recording: Recording | undefined;
 
   function handle(body: unknown): { lines: readonly TraceLine[] } {
@@ -97,20 +111,24 @@ interface Watched {
 class Recording {
   readonly #clock: Pick<Clock, 'nowMs'>;
   readonly #imagesOf: (blob: Digest) => readonly string[];
+  readonly #cpu: () => CpuTime;
+  readonly #cpuBefore: CpuTime;
   readonly #image: string | undefined;
   readonly #beganMs: number;
   readonly #watched = new Map<Digest, Watched>();
   #isEnded = false;
   #lines: TraceLine[] = [];
   #lastAnswerMs = 0;
+  #cpuAfter: CpuTime;
+  #cpuAtMs = 0;
   #isOverfull = false;
 
-  constructor(
-    components: { clock: Pick<Clock, 'nowMs'>; imagesOf: (blob: Digest) => readonly string[] },
-    image: string | undefined,
-  ) {
+  constructor(components: Components, image: string | undefined) {
     this.#clock = components.clock;
     this.#imagesOf = components.imagesOf;
+    this.#cpu = components.cpu;
+    this.#cpuBefore = this.#cpu();
+    this.#cpuAfter = this.#cpuBefore;
     this.#image = image;
     this.#beganMs = this.#clock.nowMs();
   }
@@ -127,12 +145,16 @@ class Recording {
         const thinkMs = atMs - this.#lastAnswerMs;
         await device.fill(offset, length, options);
         this.#lastAnswerMs = this.#nowMs();
+        if (this.#lastAnswerMs - this.#cpuAtMs >= CPU_LOOK_MS) {
+          this.#cpuAfter = this.#cpu();
+          this.#cpuAtMs = this.#lastAnswerMs;
+        }
         this.#note(device, { offset, length, atMs, thinkMs, image });
       },
     };
   }
 
-  /** Adds what came ahead of readers. */
+  /** Adds what came ahead of readers, and what the processors did. */
   end(): void {
     if (this.#isEnded) return;
     this.#isEnded = true;
@@ -141,6 +163,9 @@ class Recording {
         if (!told.has(row) && device.hasChunk(row)) this.#push(chunkLine(device, row, image));
       }
     }
+    const [before, after] = [this.#cpuBefore, this.#cpuAfter];
+    const machineMs = after.machineMs - before.machineMs;
+    if (machineMs > 0) this.#push({ kind: 'cpu', machineMs, daemonMs: after.daemonMs - before.daemonMs });
   }
 
   take(most: number): readonly TraceLine[] {

@@ -2,19 +2,20 @@
  * The simulator against hosts of their own (network namespaces behind `tc tbf`, real containerd and shoal): one host's
  * start is recorded (without prefetch, or it would not read cold), then all start the same cold image together, for real
  * and simulated from the recording. `npm run bench -- sim-hosts [--image model|python] [--hosts N] [--registry MBIT]
- * [--rate MBIT] [--keep FILE]`. The container reads a model of 64 MiB, or starts Python: hundreds of small chunks, and with
- * many hosts on few processors the simulator does not know what they wait for. Fails when time, registry egress or bytes
- * from neighbours differ by more than 15 %.
+ * [--rate MBIT] [--keep FILE]`. The container reads a model of 64 MiB, or starts Python: hundreds of small chunks, for which
+ * the hosts share this machine's processors, as simulated. Wants a quiet machine. Fails when time, registry egress or
+ * bytes from neighbours differ by more than 15 %.
  */
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { availableParallelism } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { runPolicy } from '../../sim/run.ts';
-import { parseScenario } from '../../sim/scenario/parse.ts';
+import { cpuTime } from '../../src/lazy/cpu-time.ts';
 import { type HostFacts, type LabHost, type LabHosts, withHosts } from '../lab/hosts.ts';
 import { connected, spent, swarmSection } from '../lab/swarm.ts';
+import { processUsage } from './support/process-usage.ts';
+import { type Recorded, recordStart, simulateStarts } from './support/recorded-start.ts';
 import { prepareStart } from './support/starts.ts';
-import { claimFolder } from './support/work-folder.ts';
 
 const { values } = parseArgs({
   options: {
@@ -28,8 +29,8 @@ const { values } = parseArgs({
 const COUNT = Number(values.hosts);
 const MIB = 1024 * 1024;
 const TOLERANCE = 0.15;
-/** What tbf leaves for payload: Ethernet, IP and TCP headers of full frames. */
-const PAYLOAD = 1_448 / 1_514;
+/** How long the machine is watched while nothing starts. */
+const BACKGROUND_MS = 2_000;
 const { storage, image, script } = await prepareStart(values.image);
 
 interface Outcome {
@@ -55,19 +56,28 @@ async function start(host: LabHost, { registry }: LabHosts): Promise<void> {
   if (status !== 0) throw new Error(`the container of ${host.name} failed: ${stderr}`);
 }
 
-/** The cold reads of one host alone, as `shoal trace record` writes them. */
-async function record(): Promise<string> {
+/** The cold reads of one host alone, and what processors did: without the registry, which is elsewhere, and other work. */
+async function record(): Promise<Recorded> {
   return await lab(1, async (one) => {
     const [host] = one.hosts as [LabHost];
     await host.pull(`${one.registry}/${image}`);
-    await host.shoal.post('/v1/trace', { do: 'start' });
-    await start(host, one);
-    const lines: unknown[] = [];
-    for (;;) {
-      const { lines: more } = await host.shoal.post<{ lines: unknown[] }>('/v1/trace', { do: 'stop' });
-      lines.push(...more);
-      if (more.length < 2_000) return lines.map((line) => JSON.stringify(line)).join('\n');
-    }
+    const registryMs = (): number => 1_000 * processUsage(one.registryPid).cpuSeconds;
+    const idleBefore = cpuTime().machineMs;
+    await sleep(BACKGROUND_MS);
+    const background = (cpuTime().machineMs - idleBefore) / BACKGROUND_MS;
+    const before = registryMs();
+    const begun = performance.now();
+    const recorded = await recordStart(host, () => start(host, one));
+    const ms = performance.now() - begun;
+    const elsewhereMs = registryMs() - before + background * recorded.ms;
+    const lines = recorded.lines.map((line) =>
+      line.kind === 'cpu' ? { ...line, machineMs: Number(line.machineMs) - elsewhereMs } : line,
+    );
+    console.log(
+      `one host alone: ${ms.toFixed(0)} ms, its last cold read after ${recorded.ms.toFixed(0)} ms, ${recorded.chunks} chunks`,
+    );
+    console.log(JSON.stringify(lines.find(({ kind }) => kind === 'cpu')), `beside ${elsewhereMs.toFixed(0)} ms`);
+    return { ...recorded, lines };
   });
 }
 
@@ -89,37 +99,21 @@ async function real(): Promise<Outcome> {
   });
 }
 
-async function simulated(trace: string): Promise<Outcome> {
-  const folder = await claimFolder();
-  try {
-    writeFileSync(join(folder.dir, 'start.jsonl'), trace);
-    const text = `
-title = "Does it agree?"
-[nodes]
-count = ${COUNT}
-up_mbit_per_s = ${Number(values.rate) * PAYLOAD}
-down_mbit_per_s = ${Number(values.rate) * PAYLOAD}
-[registry]
-egress_mbit_per_s = ${Number(values.registry) * PAYLOAD}
-latency_ms = 5
-[image.app]
-trace = "start.jsonl"
-[arrival.all]
-image = "app"
-`;
-    const path = join(folder.dir, 'hosts.toml');
-    const scenario = parseScenario(text, { name: path });
-    const result = await runPolicy(scenario, 'shoal', { path, signal: new AbortController().signal });
-    return { ms: result.totalMs, registry: result.bytes.registry, neighbour: result.bytes.neighbour };
-  } finally {
-    await folder.close();
-  }
+async function simulated(recorded: Recorded): Promise<Outcome> {
+  const result = await simulateStarts(recorded, {
+    hosts: COUNT,
+    rate: values.rate,
+    registryRate: values.registry,
+    nodes: `cores = ${availableParallelism()}\nper_machine = ${COUNT}`,
+  });
+  return { ms: result.totalMs, registry: result.bytes.registry, neighbour: result.bytes.neighbour };
 }
 
-const trace = await record();
-console.log(`recorded ${trace.split('\n').length} lines`);
-if (values.keep !== undefined) writeFileSync(values.keep, trace);
-const [measured, modelled] = [await real(), await simulated(trace)];
+const recorded = await record();
+if (values.keep !== undefined) {
+  writeFileSync(values.keep, recorded.lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+}
+const [measured, modelled] = [await real(), await simulated(recorded)];
 let worst = 0;
 for (const [name, key, unit] of [
   ['until all have printed, s', 'ms', 1_000],

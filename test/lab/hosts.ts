@@ -39,6 +39,8 @@ export interface LabHosts {
   readonly hosts: readonly LabHost[];
   /** `address:port`, reached from the hosts only. */
   readonly registry: string;
+  /** Its process, which shares this machine's processors with the hosts. */
+  readonly registryPid: number;
   /** Bytes the registry's host sent, headers included. */
   registrySent(): Promise<number>;
   /** Pulls the registry's cable, or plugs it in. */
@@ -127,6 +129,7 @@ async function build<T>(name: string, dir: string, init: HostsInit, use: (lab: L
       hosts,
       network,
       registry: registry.host,
+      registryPid: registry.daemon.pid,
       registrySent: async () => (await network.trafficOf(REGISTRY)).sent,
       plugRegistry: (isPlugged) => network.plug(REGISTRY, isPlugged),
     });

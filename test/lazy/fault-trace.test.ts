@@ -4,6 +4,7 @@ import { createCatalog } from '../../sim/workload/image.ts';
 import { parseTrace } from '../../sim/workload/trace.ts';
 import { ChunkTableBuilder } from '../../src/core/chunk-table-builder.ts';
 import { type Digest, sha256 } from '../../src/core/digest.ts';
+import { busyMs } from '../../src/lazy/cpu-time.ts';
 import { createFaultTrace, type TraceLine } from '../../src/lazy/fault-trace.ts';
 import type { BlobDevice } from '../../src/store/blob-device.ts';
 
@@ -39,7 +40,9 @@ function setup() {
   let now = 500;
   const has = new Set<number>();
   const clock = { nowMs: () => now };
-  const trace = createFaultTrace({ clock, imagesOf: (blob) => (blob === BLOB ? ['app'] : ['other']) });
+  const used = { machineMs: 70_000, daemonMs: 300 };
+  const imagesOf = (blob: Digest): string[] => (blob === BLOB ? ['app'] : ['other']);
+  const trace = createFaultTrace({ clock, imagesOf, cpu: () => ({ ...used }) });
   const call = (body: unknown): TraceLine[] => {
     const [route] = trace.routes;
     const answer = route?.handle({ body, query: new URLSearchParams(), signal: new AbortController().signal });
@@ -53,7 +56,7 @@ function setup() {
     );
     await watched?.fill(offset, length, { signal: new AbortController().signal });
   };
-  return { trace, call, read, has, wait: (ms: number) => (now += ms) };
+  return { trace, call, read, has, used, wait: (ms: number) => (now += ms) };
 }
 
 test('a recording has each layer once and each cold chunk with its time and the time before it', async () => {
@@ -81,7 +84,7 @@ test('only reads of the image that was asked for are recorded', async () => {
   await read(BLOB, 0, CHUNK, 1);
   const lines = call({ do: 'take' });
   assert.deepEqual(
-    lines.map(({ blob }) => blob),
+    lines.map((line) => line.kind !== 'cpu' && line.blob),
     [BLOB, BLOB],
   );
   assert.deepEqual(call({ do: 'take' }), []);
@@ -124,7 +127,7 @@ test('chunks that came without a reader are told at the end, and fetched with th
   await read(BLOB, CHUNK, CHUNK, 5);
   has.add(1).add(3);
   const lines = call({ do: 'stop' });
-  const shown = lines.map((line) => [line.kind, line.kind === 'layer' ? undefined : line.row]);
+  const shown = lines.map((line) => [line.kind, 'row' in line ? line.row : undefined]);
   assert.deepEqual(shown, [
     ['layer', undefined],
     ['read', 1],
@@ -143,8 +146,41 @@ test('chunks that came without a reader are told at the end, and fetched with th
 test('a recording that is not one is refused by line', () => {
   const parse = (text: string) => () => parseTrace(createCatalog(), text, { name: 'app', path: 't.jsonl' });
   assert.throws(parse(''), /t.jsonl: no read was recorded/);
-  assert.throws(parse('{}'), /t.jsonl line 1: "kind" must be layer, read or ahead/);
+  assert.throws(parse('{}'), /t.jsonl line 1: "kind" must be layer, read, ahead or cpu/);
   assert.throws(parse('\nnot json'), /t.jsonl line 2: not JSON/);
   assert.throws(parse('{"kind":"layer","blob":"x","rows":1,"bytes":1,"compressedBytes":1}'), /not a digest/);
   assert.throws(parse('{"kind":"layer","rows":-1}'), /"rows" must be a number of at least 0/);
+});
+
+test('what processors did until the last answer is told at the end, and says how many a container keeps busy', async () => {
+  const { call, read, wait, used } = setup();
+  call({ do: 'start' });
+  wait(20);
+  used.machineMs += 70;
+  used.daemonMs += 10;
+  await read(BLOB, 0, CHUNK, 5);
+  used.machineMs += 1_000;
+  const lines = call({ do: 'stop' });
+  assert.deepEqual(lines.at(-1), { kind: 'cpu', machineMs: 70, daemonMs: 10 });
+  const text = lines.map((line) => JSON.stringify(line)).join('\n');
+  const parsed = (from: string) => {
+    const { reads } = parseTrace(createCatalog(), from, { name: 'app', path: 'start.jsonl' });
+    return reads.kind === 'trace' ? reads.plan.cores : undefined;
+  };
+  // 60 ms of processors in 20 ms; one where an older recording does not say.
+  assert.equal(parsed(text), 3);
+  assert.equal(
+    parsed(
+      lines
+        .slice(0, -1)
+        .map((line) => JSON.stringify(line))
+        .join('\n'),
+    ),
+    1,
+  );
+  assert.throws(() => parsed(text.replace('"daemonMs":10', '"daemonMs":-1')), /start.jsonl line 3: "daemonMs" must be/);
+});
+
+test('busy time is read from the first line of /proc/stat: not idle, not waiting for disks', () => {
+  assert.equal(busyMs('cpu  100 20 30 4000 500 6 7 80 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n'), 1_630);
 });

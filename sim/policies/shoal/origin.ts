@@ -72,9 +72,10 @@ export class Origin {
       if (how === 'lost' || host.life !== this.#life) return;
       const { wanted, done } = run[at] as Ask;
       at += 1;
-      const { bytes, compressedBytes } = wanted.chunk;
+      const { bytes, compressedBytes, count } = wanted.chunk;
       const inflate = compressedBytes < bytes ? COST.inflateMsPerByte : 0;
-      world.work(host, compressedBytes * COST.tlsMsPerByte + bytes * (COST.hashMsPerByte + inflate), done);
+      const workMs = compressedBytes * COST.tlsMsPerByte + bytes * (COST.hashMsPerByte + inflate);
+      world.work(host, world.costMs(host, 'readMs', count) + workMs, done);
       const next = run[at];
       if (next !== undefined) {
         world.move(world.registry.host, host, next.wanted.chunk.compressedBytes, 'registry', { moveOver: arrived });

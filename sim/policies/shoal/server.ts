@@ -130,7 +130,7 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
     this.#stage = 'runs';
     const { client, server } = this;
     const { world } = server.swarm;
-    const ms = this.count * COST.requestMs + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
+    const ms = world.costMs(server.host, 'serveMs', this.count) + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
     if (!client.host.isUp || client.host.life !== this.#clientLife) {
       this.#isOver = true;
       this.#leaveServer();
@@ -152,7 +152,8 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
     }
     const { client } = this;
     const { world } = client.swarm;
-    const workMs = this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
+    const workMs =
+      world.costMs(client.host, 'readMs', this.count) + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
     this.#step = 'succeed';
     world.timeline.set(this, this.#sentMs + world.occupy(client.host, workMs));
   }

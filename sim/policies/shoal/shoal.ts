@@ -96,7 +96,8 @@ export function createShoalPolicy(components: PolicyComponents, init: { claims: 
       if (settings.hints) fetchMarked(node, image);
       const parts = devices.get(image) as readonly Marked[];
       const open = image.layers.map((layer, at) => new Device(node, image, { layer, part: parts[at] as Marked }));
-      const stop = runReads(swarm.world.timeline, plan, {
+      const stop = runReads(plan, {
+        think: (ms, done) => swarm.world.think(host, ms, { cores: plan.cores, done }),
         read(at, answered) {
           const chunk = image.chunks[at] as SimImage['chunks'][number];
           const device = open[chunk.layer] as Device;

@@ -206,8 +206,8 @@ class ModelledSwarm implements Swarm, Coordinators {
       counters.messageBytes += MESSAGE_BYTES.announce + keys * MESSAGE_BYTES.perKey;
       own.host.messagesOut += 1;
       keeper.host.messagesIn += 1;
-      this.#occupy(own.host, COST.messageMs + keys * COST.announceSendMs);
-      this.#occupy(keeper.host, COST.messageMs + keys * COST.announceReceiveMs);
+      this.#occupy(own.host, this.world.costMs(own.host, 'messageMs', 1) + keys * COST.announceSendMs);
+      this.#occupy(keeper.host, this.world.costMs(keeper.host, 'messageMs', 1) + keys * COST.announceReceiveMs);
     }
   }
 
@@ -256,13 +256,14 @@ class ModelledSwarm implements Swarm, Coordinators {
     counters.messageBytes += count * MESSAGE_BYTES[kind];
     own.host.messagesOut += count;
     peer.host.messagesIn += count;
-    const here = this.#occupy(own.host, count * COST.messageMs);
-    const there = this.#occupy(peer.host, count * COST.messageMs);
+    const here = this.#occupy(own.host, this.world.costMs(own.host, 'messageMs', count));
+    const there = this.#occupy(peer.host, this.world.costMs(peer.host, 'messageMs', count));
     return here + 2 * this.world.latencyMs(own.host, peer.host) + there;
   }
 
   /** Ms until a host has done `ms` of work that is put behind what it has. */
   #occupy(host: Host, ms: number): number {
+    if (host.machine !== undefined) return host.machine.occupy(ms);
     const nowMs = this.clock.nowMs();
     const begin = Math.max(nowMs, host.busyUntilMs);
     host.busyUntilMs = begin + ms / host.cores;
