@@ -41,7 +41,8 @@ export class Host {
   readonly cores: number;
   /** What it shares processors with other hosts on. */
   readonly machine: Machine | undefined;
-  isUp = true;
+  /** Which hosts are up, by their numbers. */
+  readonly #running: boolean[];
   /** Bumped when it dies: what was under way before belongs to a former life. */
   life = 0;
   /** When its processors have done all they were given. */
@@ -62,8 +63,11 @@ export class Host {
     latencyMs: number;
     cores: number;
     machine?: Machine | undefined;
+    running: boolean[];
   }) {
     this.index = init.index;
+    this.#running = init.running;
+    this.#running[this.index] = true;
     this.name = init.name;
     this.zone = init.zone;
     this.up = init.up;
@@ -71,6 +75,14 @@ export class Host {
     this.latencyMs = init.latencyMs;
     this.cores = init.cores;
     this.machine = init.machine;
+  }
+
+  get isUp(): boolean {
+    return this.#running[this.index] as boolean;
+  }
+
+  set isUp(isUp: boolean) {
+    this.#running[this.index] = isUp;
   }
 }
 

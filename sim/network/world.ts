@@ -23,6 +23,8 @@ export interface World {
   costMs(host: Host, kind: keyof WorkCost, count: number): number;
   /** A host beside the nodes, e.g. a seed peer; it hangs on the core. */
   addHost(name: string, init: { upMbitPerS: number; downMbitPerS: number; cores: number }): Host;
+  /** Which hosts are up, by their numbers: looking at many of them touches none. */
+  readonly running: readonly boolean[];
   /** One way between two hosts, ms. */
   latencyMs(from: Host, to: Host): number;
   /**
@@ -95,6 +97,7 @@ class Cluster implements World {
     routes: [],
   };
   readonly #isFresh: boolean;
+  readonly running: boolean[] = [];
   #hosts = 0;
 
   constructor(scenario: Scenario, timeline: Timeline, isFresh: boolean) {
@@ -236,6 +239,7 @@ class Cluster implements World {
     this.#hosts += 1;
     return new Host({
       index,
+      running: this.running,
       name,
       zone,
       up: this.network.link(`${name} up`, bytesPerMs(init.upMbitPerS)),

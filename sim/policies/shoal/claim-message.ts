@@ -9,7 +9,7 @@ export const GRANTED: ClaimReply = { kind: 'granted' };
 /** What a message about claims needs of the swarm. */
 export interface Coordinators {
   ledgerOf(node: ShoalNode): ClaimLedger<number>;
-  node(id: number): ShoalNode | undefined;
+  runningNode(id: number): ShoalNode | undefined;
 }
 
 interface Message {
@@ -78,8 +78,8 @@ export class ClaimMessage extends Alarm {
     if (answer.kind === 'granted') return GRANTED;
     const holders: ShoalNode[] = [];
     for (const id of answer.holders) {
-      const node = this.#coordinators.node(id);
-      if (node?.host.isUp === true) holders.push(node);
+      const node = this.#coordinators.runningNode(id);
+      if (node !== undefined) holders.push(node);
     }
     return holders.length > 0 ? { kind: 'ask', holders } : GRANTED;
   }

@@ -5,15 +5,16 @@ export function keeperOf<T>(nodes: readonly T[], content: number, copy: number):
   return nodes[mix(content * 8 + copy) % nodes.length] as T;
 }
 
-/** Who decides on the claims of a region: the first of its coordinators that is up. */
-export function coordinatorOf<T extends { readonly host: { readonly isUp: boolean } }>(
+/** Who decides on the claims of a region: the first of its coordinators that is up. `running`: which of the nodes are. */
+export function coordinatorOf<T>(
   nodes: readonly T[],
+  running: readonly boolean[],
   { blob, region }: { readonly blob: number; readonly region: number },
 ): T | undefined {
   const start = mix(blob * 65_536 + region + 0x5bd1e995);
   for (let step = 0; step < DIRECTORY_LIMITS.coordinators; step += 1) {
-    const node = nodes[(start + step) % nodes.length] as T;
-    if (node.host.isUp) return node;
+    const at = (start + step) % nodes.length;
+    if (running[at] === true) return nodes[at];
   }
   return undefined;
 }

@@ -76,7 +76,6 @@ class ModelledSwarm implements Swarm, Coordinators {
   readonly unit: number;
   readonly uploadLimits: UploadLimits;
   readonly #byHost = new Map<Host, ShoalNode>();
-  readonly #byId: ShoalNode[] = [];
   readonly holdings: Holdings;
   /** By blob: content of each row. */
   readonly #contents: Uint32Array[] = [];
@@ -84,7 +83,7 @@ class ModelledSwarm implements Swarm, Coordinators {
   readonly #counts: Uint16Array;
   readonly #zoneMembers = new Map<unknown, ShoalNode[]>();
   /** First announcers of each content: keepers refuse later ones. */
-  readonly #records: ShoalNode[][];
+  readonly #records: number[][];
   readonly #ledgers = new Map<ShoalNode, ClaimLedger<number>>();
 
   constructor(
@@ -104,7 +103,6 @@ class ModelledSwarm implements Swarm, Coordinators {
     this.nodes = this.world.nodes.map((host) => {
       const node = init.makeNode(this, host);
       this.#byHost.set(host, node);
-      this.#byId[node.id] = node;
       const members = this.#zoneMembers.get(host.zone) ?? [];
       this.#zoneMembers.set(host.zone, members);
       members.push(node);
@@ -142,7 +140,9 @@ class ModelledSwarm implements Swarm, Coordinators {
     const { life } = own.host;
     this.world.timeline.after(lastMs, () => {
       if (!own.host.isUp || own.host.life !== life) return;
-      answered((this.#records[content] as ShoalNode[]).filter((node) => node !== own && node.host.isUp));
+      const { running } = this.world;
+      const holders = (this.#records[content] as number[]).filter((id) => id !== own.id && running[id]);
+      answered(holders.map((id) => this.nodes[id] as ShoalNode));
     });
   }
 
@@ -156,7 +156,7 @@ class ModelledSwarm implements Swarm, Coordinators {
     contents: readonly number[],
     { delayMs, answered }: { delayMs: number; answered: (replies: readonly ClaimReply[]) => void },
   ): void {
-    const coordinator = coordinatorOf(this.nodes, region);
+    const coordinator = coordinatorOf(this.nodes, this.world.running, region);
     if (coordinator === undefined) {
       answered(contents.map(() => GRANTED));
       return;
@@ -176,7 +176,7 @@ class ModelledSwarm implements Swarm, Coordinators {
     contents: readonly number[],
     { delayMs, outcome }: { delayMs: number; outcome: 'held' | 'failed' },
   ): void {
-    const coordinator = coordinatorOf(this.nodes, region);
+    const coordinator = coordinatorOf(this.nodes, this.world.running, region);
     if (coordinator === undefined) return;
     const message = new SettleMessage(this, { own, coordinator, contents }, outcome);
     if (coordinator === own) {
@@ -193,8 +193,8 @@ class ModelledSwarm implements Swarm, Coordinators {
     const { counters } = this.world;
     const keepers = new Map<ShoalNode, number>();
     for (const content of contents) {
-      const records = this.#records[content] as ShoalNode[];
-      if (records.length < DIRECTORY_LIMITS.providersPerKey && !records.includes(own)) records.push(own);
+      const records = this.#records[content] as number[];
+      if (records.length < DIRECTORY_LIMITS.providersPerKey && !records.includes(own.id)) records.push(own.id);
       for (let copy = 0; copy < this.scenario.shoal.replication; copy += 1) {
         const keeper = keeperOf(this.nodes, content, copy);
         keepers.set(keeper, (keepers.get(keeper) ?? 0) + (this.#counts[content] as number));
@@ -219,15 +219,15 @@ class ModelledSwarm implements Swarm, Coordinators {
     return made;
   }
 
-  node(id: number): ShoalNode | undefined {
-    return this.#byId[id];
+  runningNode(id: number): ShoalNode | undefined {
+    return this.world.running[id] === true ? this.nodes[id] : undefined;
   }
 
   forget(node: ShoalNode): void {
     this.#ledgers.delete(node);
     for (const ledger of this.#ledgers.values()) ledger.forget(node.id);
     for (const records of this.#records) {
-      const at = records.indexOf(node);
+      const at = records.indexOf(node.id);
       if (at !== -1) records.splice(at, 1);
     }
   }
