@@ -1,11 +1,11 @@
 import { CLAIM_WAIT_LIMITS } from '../../../src/core/policy/claim-wait-limits.ts';
-import type { ClaimReply, Region } from './claim-reply.ts';
+import type { Claimer, Region } from './claim-reply.ts';
 import type { ShoalNode, Wanted } from './node.ts';
 
 interface Asking {
   readonly region: Region;
   readonly contents: number[];
-  readonly answered: ((reply: ClaimReply) => void)[];
+  readonly claimers: Claimer[];
 }
 
 interface Settling {
@@ -24,33 +24,27 @@ export class ClaimBatches {
     this.#node = node;
   }
 
-  claim({ chunk, layer }: Wanted, answered: (reply: ClaimReply) => void): void {
+  claim({ chunk, layer }: Wanted, claimer: Claimer): void {
     const region = regionOf({ chunk, layer });
     if (chunk.bytes >= CLAIM_WAIT_LIMITS.regionBytes) {
       // All of its region: nothing else could come into the message.
       const delayMs = CLAIM_WAIT_LIMITS.gatherMs;
-      this.#node.swarm.claim(this.#node, region, [chunk.content], {
-        delayMs,
-        answered: ([reply]) => answered(reply as ClaimReply),
-      });
+      this.#node.swarm.claim(this.#node, region, [chunk.content], { delayMs, claimers: [claimer] });
       return;
     }
     const key = region.blob * 65_536 + region.region;
     let batch = this.#asking.get(key);
     if (batch === undefined) {
-      const made: Asking = { region, contents: [], answered: [] };
+      const made: Asking = { region, contents: [], claimers: [] };
       batch = made;
       this.#asking.set(key, made);
       this.#later(() => {
         this.#asking.delete(key);
-        const each = (replies: readonly ClaimReply[]): void => {
-          for (const [at, reply] of replies.entries()) made.answered[at]?.(reply);
-        };
-        this.#node.swarm.claim(this.#node, region, made.contents, { delayMs: 0, answered: each });
+        this.#node.swarm.claim(this.#node, region, made.contents, { delayMs: 0, claimers: made.claimers });
       });
     }
     batch.contents.push(chunk.content);
-    batch.answered.push(answered);
+    batch.claimers.push(claimer);
   }
 
   settle({ chunk, layer }: Wanted, outcome: 'held' | 'failed'): void {

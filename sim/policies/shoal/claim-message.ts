@@ -1,6 +1,6 @@
 import type { ClaimLedger, LedgerAnswer } from '../../../src/core/policy/claim-ledger.ts';
 import { Alarm } from '../../engine/timeline.ts';
-import type { ClaimReply } from './claim-reply.ts';
+import type { Claimer, ClaimReply } from './claim-reply.ts';
 import type { ShoalNode } from './node.ts';
 
 /** The answer to a claim of what nobody else is known to have. */
@@ -22,16 +22,17 @@ interface Message {
 export class ClaimMessage extends Alarm {
   readonly #coordinators: Coordinators;
   readonly #message: Message;
-  readonly #answered: (replies: readonly ClaimReply[]) => void;
+  /** Of each content. */
+  readonly #claimers: readonly Claimer[];
   readonly #ownLife: number;
   readonly #life: number;
   #replies: readonly ClaimReply[] | undefined;
 
-  constructor(coordinators: Coordinators, message: Message, answered: (replies: readonly ClaimReply[]) => void) {
+  constructor(coordinators: Coordinators, message: Message, claimers: readonly Claimer[]) {
     super();
     this.#coordinators = coordinators;
     this.#message = message;
-    this.#answered = answered;
+    this.#claimers = claimers;
     this.#ownLife = message.own.host.life;
     this.#life = message.coordinator.host.life;
   }
@@ -71,7 +72,8 @@ export class ClaimMessage extends Alarm {
 
   #returned(replies: readonly ClaimReply[]): void {
     const { host } = this.#message.own;
-    if (host.isUp && host.life === this.#ownLife) this.#answered(replies);
+    if (!host.isUp || host.life !== this.#ownLife) return;
+    for (let at = 0; at < replies.length; at += 1) (this.#claimers[at] as Claimer).replied(replies[at] as ClaimReply);
   }
 
   #replyOf(answer: LedgerAnswer<number>): ClaimReply {

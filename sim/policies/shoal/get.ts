@@ -2,11 +2,11 @@ import { CLAIM_WAIT_LIMITS } from '../../../src/core/policy/claim-wait-limits.ts
 import { NEIGHBOUR_LIMITS } from '../../../src/core/policy/neighbour-limits.ts';
 import { appended, removeFrom } from '../../engine/lists.ts';
 import type { Timer } from '../../engine/timeline.ts';
-import type { ClaimReply } from './claim-reply.ts';
+import type { Claimer, ClaimReply } from './claim-reply.ts';
 import { HolderSearch } from './holder-search.ts';
 import type { ShoalNode, Urgency, Wanted } from './node.ts';
 import { outcomeOf } from './outcome.ts';
-import { type Answer, askNeighbour, type Request } from './server.ts';
+import { type Answer, type Asker, askNeighbour, type Request } from './server.ts';
 import type { Session } from './session.ts';
 
 /** Attempts side by side at neighbours: more would only add load. */
@@ -17,7 +17,7 @@ const MOST_ATTEMPTS = 2;
  * the first is slow, and outside when both are), then a claim, and what it answers: the registry, or the nodes that are
  * getting it. Every decision is made by the policy code of the daemon; here are only its waits and messages.
  */
-export class ChunkGet {
+export class ChunkGet implements Asker, Claimer {
   readonly #node: ShoalNode;
   readonly #wanted: Wanted;
   readonly #startedMs: number;
@@ -34,6 +34,9 @@ export class ChunkGet {
   #cancelOutside: (() => void) | undefined;
   // claims
   #isClaimed = false;
+  /** Whom to ask, and until when: the answer to the claim. */
+  #holders: ShoalNode[] = [];
+  #untilMs = 0;
   #refusals = 0;
   #round = 0;
 
@@ -102,12 +105,7 @@ export class ChunkGet {
   }
 
   #ask(holder: ShoalNode): void {
-    this.#request(holder, {
-      waitMs: 0,
-      failed: () => {
-        if (this.#running.length === 0) this.#searchOn();
-      },
-    });
+    this.#request(holder, 0);
     if (this.#running.length >= MOST_ATTEMPTS || this.#urgency === 'prefetch') return;
     const delayMs = this.#node.hedging.neighbourDelayMs(this.#wanted.chunk.bytes);
     this.#after(Math.max(1, delayMs), () => {
@@ -115,22 +113,20 @@ export class ChunkGet {
     });
   }
 
-  #request(holder: ShoalNode, init: { waitMs: number; failed: () => void }): void {
+  #request(holder: ShoalNode, waitMs: number): void {
     const node = this.#node;
     node.scores.started(holder.id);
-    const request = askNeighbour(node, holder, {
-      wanted: this.#wanted,
-      urgency: this.#urgency,
-      waitMs: init.waitMs,
-      over: (answer) => {
-        removeFrom(this.#running, request);
-        this.#note(holder, answer, init.waitMs);
-        if (this.#isGone) return;
-        if (answer.kind === 'ok') this.#done();
-        else init.failed();
-      },
-    });
-    this.#running = appended(this.#running, request);
+    const init = { wanted: this.#wanted, urgency: this.#urgency, waitMs, asker: this };
+    this.#running = appended(this.#running, askNeighbour(node, holder, init));
+  }
+
+  answered(request: Request, answer: Answer): void {
+    removeFrom(this.#running, request);
+    this.#note(request.server, answer, request.waitMs);
+    if (this.#isGone) return;
+    if (answer.kind === 'ok') this.#done();
+    else if (request.waitMs > 0) this.#askHolders();
+    else if (this.#running.length === 0) this.#searchOn();
   }
 
   #note(holder: ShoalNode, answer: Answer, waitMs: number): void {
@@ -171,19 +167,23 @@ export class ChunkGet {
       return;
     }
     this.#isClaimed = true;
-    this.#node.claims.claim(this.#wanted, (reply) => {
-      if (!this.#isGone) this.#follow(reply);
-    });
+    this.#node.claims.claim(this.#wanted, this);
   }
 
-  #follow(reply: ClaimReply): void {
+  replied(reply: ClaimReply): void {
+    if (this.#isGone) return;
     if (reply.kind === 'granted') {
       this.#outside();
       return;
     }
     const forMs = Math.min(CLAIM_WAIT_LIMITS.waitMs, this.#leftMs());
-    if (forMs <= 0) this.#claimAgain();
-    else this.#askHolders([...reply.holders], this.#node.swarm.clock.nowMs() + forMs);
+    if (forMs <= 0) {
+      this.#claimAgain();
+      return;
+    }
+    this.#holders = [...reply.holders];
+    this.#untilMs = this.#node.swarm.clock.nowMs() + forMs;
+    this.#askHolders();
   }
 
   #leftMs(): number {
@@ -193,18 +193,20 @@ export class ChunkGet {
   }
 
   /** One after the other; each may keep the request while it gets the chunk itself. */
-  #askHolders(holders: ShoalNode[], untilMs: number): void {
+  #askHolders(): void {
     const { swarm, scores } = this.#node;
-    const nowMs = swarm.clock.nowMs();
-    // One that rests comes last: nobody else may have it.
-    const willing = holders.findIndex(({ id }) => scores.usable(id, nowMs));
-    const [holder] = holders.splice(Math.max(0, willing), 1);
-    if (holder === undefined || nowMs >= untilMs) {
+    const holders = this.#holders;
+    const waitMs = this.#untilMs - swarm.clock.nowMs();
+    if (holders.length === 0 || waitMs <= 0) {
       this.#claimAgain();
       return;
     }
+    // One that rests comes last: nobody else may have it.
+    const willing = holders.findIndex(({ id }) => scores.usable(id, swarm.clock.nowMs()));
+    const holder = holders[Math.max(0, willing)] as ShoalNode;
+    removeFrom(holders, holder);
     this.#afterHolderDelay();
-    this.#request(holder, { waitMs: untilMs - nowMs, failed: () => this.#askHolders(holders, untilMs) });
+    this.#request(holder, waitMs);
   }
 
   #afterHolderDelay(): void {

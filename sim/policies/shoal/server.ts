@@ -33,11 +33,17 @@ export interface Request {
 /** What happens to a request next; one thing at a time. */
 type Step = 'arrive' | 'succeed' | 'answer';
 
-/** Asks `server` for a chunk on behalf of `client`; `over` is called once, unless it is cancelled. */
+/** Whoever made a request. */
+export interface Asker {
+  /** Called once, unless the request is cancelled. */
+  answered(request: Request, answer: Answer): void;
+}
+
+/** Asks `server` for a chunk on behalf of `client`. */
 export function askNeighbour(
   client: ShoalNode,
   server: ShoalNode,
-  init: { wanted: Wanted; urgency: Urgency; waitMs: number; over: (answer: Answer) => void },
+  init: { wanted: Wanted; urgency: Urgency; waitMs: number; asker: Asker },
 ): Request {
   return new Exchange(client, server, init);
 }
@@ -54,7 +60,7 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
   readonly #wanted: Wanted;
   readonly waitMs: number;
   readonly askedMs: number;
-  readonly #over: (answer: Answer) => void;
+  readonly #asker: Asker;
   readonly #clientLife: number;
   readonly #serverLife: number;
   #step: Step = 'arrive';
@@ -71,7 +77,7 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
   constructor(
     client: ShoalNode,
     server: ShoalNode,
-    init: { wanted: Wanted; urgency: Urgency; waitMs: number; over: (answer: Answer) => void },
+    init: { wanted: Wanted; urgency: Urgency; waitMs: number; asker: Asker },
   ) {
     super();
     this.client = client;
@@ -83,7 +89,7 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
     this.directed = init.waitMs > 0 || !server.swarm.scenario.shoal.refuseUndirected;
     this.#wanted = init.wanted;
     this.waitMs = Math.min(init.waitMs, DATA_LIMITS.maxWaitMs);
-    this.#over = init.over;
+    this.#asker = init.asker;
     this.#clientLife = client.host.life;
     this.#serverLife = server.host.life;
     const { world } = client.swarm;
@@ -213,7 +219,7 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
     if (this.#isOver) return;
     this.#isOver = true;
     const { host } = this.client;
-    if (host.isUp && host.life === this.#clientLife) this.#over(answer);
+    if (host.isUp && host.life === this.#clientLife) this.#asker.answered(this, answer);
   }
 }
 

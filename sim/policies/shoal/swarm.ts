@@ -9,7 +9,7 @@ import type { Scenario } from '../../scenario/scenario.ts';
 import type { SimImage } from '../../workload/image.ts';
 import { unitChunks } from '../../workload/units.ts';
 import { ClaimMessage, type Coordinators, GRANTED, SettleMessage } from './claim-message.ts';
-import type { ClaimReply, Region } from './claim-reply.ts';
+import type { Claimer, Region } from './claim-reply.ts';
 import { Holdings } from './holdings.ts';
 import type { ShoalNode } from './node.ts';
 import { coordinatorOf, keeperOf } from './placement.ts';
@@ -46,7 +46,7 @@ export interface Swarm {
     own: ShoalNode,
     region: Region,
     contents: readonly number[],
-    init: { delayMs: number; answered: (replies: readonly ClaimReply[]) => void },
+    init: { delayMs: number; claimers: readonly Claimer[] },
   ): void;
   settle(
     own: ShoalNode,
@@ -154,15 +154,15 @@ class ModelledSwarm implements Swarm, Coordinators {
     own: ShoalNode,
     region: Region,
     contents: readonly number[],
-    { delayMs, answered }: { delayMs: number; answered: (replies: readonly ClaimReply[]) => void },
+    { delayMs, claimers }: { delayMs: number; claimers: readonly Claimer[] },
   ): void {
     const coordinator = coordinatorOf(this.nodes, this.world.running, region);
     if (coordinator === undefined) {
-      answered(contents.map(() => GRANTED));
+      for (const claimer of claimers) claimer.replied(GRANTED);
       return;
     }
     const { timeline } = this.world;
-    const message = new ClaimMessage(this, { own, coordinator, contents }, answered);
+    const message = new ClaimMessage(this, { own, coordinator, contents }, claimers);
     if (coordinator !== own) {
       const bytes = this.#claimBytes(contents);
       timeline.set(message, this.world.post(own.host, coordinator.host, 'claim', { bytes, delayMs }));
