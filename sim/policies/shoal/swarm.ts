@@ -84,6 +84,8 @@ class ModelledSwarm implements Swarm, Coordinators {
   readonly #zoneMembers = new Map<unknown, ShoalNode[]>();
   /** First announcers of each content: keepers refuse later ones. */
   readonly #records: number[][];
+  /** Keys of the batch that is being announced, by the node that keeps them; otherwise zeros. */
+  readonly #keysOf: Uint32Array;
   readonly #ledgers = new Map<ShoalNode, ClaimLedger<number>>();
 
   constructor(
@@ -98,6 +100,7 @@ class ModelledSwarm implements Swarm, Coordinators {
     this.uploadLimits = uploadLimitsFor(this.unit);
     this.#counts = new Uint16Array(init.contents).fill(1);
     this.#records = Array.from({ length: init.contents }, () => []);
+    this.#keysOf = new Uint32Array(this.world.nodes.length);
     this.holdings = new Holdings({ nodes: this.world.nodes.length, contents: init.contents });
     for (const image of components.images) this.#addImage(image);
     this.nodes = this.world.nodes.map((host) => {
@@ -191,23 +194,28 @@ class ModelledSwarm implements Swarm, Coordinators {
   /** Each keeper gets one batch; records are there at once, since nobody could tell the difference of a round trip. */
   announce(own: ShoalNode, contents: readonly number[]): void {
     const { counters } = this.world;
-    const keepers = new Map<ShoalNode, number>();
+    const keys = this.#keysOf;
+    const keepers: ShoalNode[] = [];
     for (const content of contents) {
       const records = this.#records[content] as number[];
       if (records.length < DIRECTORY_LIMITS.providersPerKey && !records.includes(own.id)) records.push(own.id);
       for (let copy = 0; copy < this.scenario.shoal.replication; copy += 1) {
         const keeper = keeperOf(this.nodes, content, copy);
-        keepers.set(keeper, (keepers.get(keeper) ?? 0) + (this.#counts[content] as number));
+        const known = keys[keeper.id] as number;
+        if (known === 0) keepers.push(keeper);
+        keys[keeper.id] = known + (this.#counts[content] as number);
       }
     }
-    for (const [keeper, keys] of keepers) {
+    for (const keeper of keepers) {
+      const count = keys[keeper.id] as number;
+      keys[keeper.id] = 0;
       if (keeper === own) continue;
       counters.messages.announce += 1;
-      counters.messageBytes += MESSAGE_BYTES.announce + keys * MESSAGE_BYTES.perKey;
+      counters.messageBytes += MESSAGE_BYTES.announce + count * MESSAGE_BYTES.perKey;
       own.host.messagesOut += 1;
       keeper.host.messagesIn += 1;
-      this.#occupy(own.host, this.world.costMs(own.host, 'messageMs', 1) + keys * COST.announceSendMs);
-      this.#occupy(keeper.host, this.world.costMs(keeper.host, 'messageMs', 1) + keys * COST.announceReceiveMs);
+      this.#occupy(own.host, this.world.costMs(own.host, 'messageMs', 1) + count * COST.announceSendMs);
+      this.#occupy(keeper.host, this.world.costMs(keeper.host, 'messageMs', 1) + count * COST.announceReceiveMs);
     }
   }
 

@@ -137,7 +137,7 @@ class Scores<Id> implements NeighbourScores<Id> {
   }
 
   choose<T extends Candidate<Id>>(candidates: readonly T[], bytes: number, nowMs: number): T | undefined {
-    const usable = candidates.filter(({ id }) => this.usable(id, nowMs));
+    const usable = this.#usableOf(candidates, nowMs);
     const near = this.#ownZone === '' ? [] : usable.filter(({ zone }) => zone === this.#ownZone);
     if (near.length === 0 || near.length === usable.length) return this.#betterOfTwo(usable, bytes);
     const best = this.#betterOfTwo(near, bytes) as T;
@@ -213,6 +213,13 @@ class Scores<Id> implements NeighbourScores<Id> {
       longestMs: longestRestMs,
     });
     this.#numbers[at + RESUME_AT_MS] = nowMs + restMs;
+  }
+
+  #usableOf<T extends Candidate<Id>>(candidates: readonly T[], nowMs: number): readonly T[] {
+    let count = 0;
+    for (const { id } of candidates) if (this.usable(id, nowMs)) count += 1;
+    if (count === candidates.length) return candidates;
+    return count === 0 ? [] : candidates.filter(({ id }) => this.usable(id, nowMs));
   }
 
   #betterOfTwo<T extends Candidate<Id>>(candidates: readonly T[], bytes: number): T | undefined {

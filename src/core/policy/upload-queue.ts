@@ -54,10 +54,11 @@ interface Peer {
   servedAt: number;
 }
 
-/** Uploads that wait, in the order of their coming, and whose they are, side by side. */
+/** Uploads that wait, in the order of their coming, and whose they are, side by side: the first `size` of lists that never shrink. */
 interface Waiting<T> {
-  readonly uploads: T[];
-  readonly peers: Peer[];
+  readonly uploads: (T | undefined)[];
+  readonly peers: (Peer | undefined)[];
+  size: number;
 }
 
 class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
@@ -66,8 +67,8 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
   /** Those with uploads that wait or run. */
   readonly #peers = new Map<T['peer'], Peer>();
   readonly #waiting: Record<Upload['urgency'], Waiting<T>> = {
-    demand: { uploads: [], peers: [] },
-    prefetch: { uploads: [], peers: [] },
+    demand: { uploads: [], peers: [], size: 0 },
+    prefetch: { uploads: [], peers: [], size: 0 },
   };
   #turn = 0;
   #active = 0;
@@ -107,9 +108,10 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
     // Newcomers stand behind those who have waited, not before.
     const peer = known ?? { active: 0, waiting: 0, servedAt: this.#turn };
     if (known === undefined) this.#peers.set(upload.peer, peer);
-    const { uploads, peers } = this.#waiting[upload.urgency];
-    uploads.push(upload);
-    peers.push(peer);
+    const waiting = this.#waiting[upload.urgency];
+    waiting.uploads[waiting.size] = upload;
+    waiting.peers[waiting.size] = peer;
+    waiting.size += 1;
     peer.waiting += 1;
     this.#queued += 1;
     this.#queuedBytes += upload.bytes;
@@ -170,10 +172,10 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
 
   #pick(urgency: 'demand' | 'prefetch'): T | undefined {
     const waiting = this.#waiting[urgency];
-    const { peers } = waiting;
+    const { peers, size } = waiting;
     let at = -1;
     let best: Peer | undefined;
-    for (let other = 0; other < peers.length; other += 1) {
+    for (let other = 0; other < size; other += 1) {
       const peer = peers[other] as Peer;
       if (best !== undefined && peer.active >= best.active) {
         if (peer.active > best.active || peer.servedAt >= best.servedAt) continue;
@@ -192,15 +194,16 @@ class FairQueue<T extends Upload<unknown>> implements UploadQueue<T> {
     return upload;
   }
 
-  #takeOut({ uploads, peers }: Waiting<T>, at: number, peer: Peer): void {
+  #takeOut(waiting: Waiting<T>, at: number, peer: Peer): void {
+    const { uploads, peers } = waiting;
     const { bytes } = uploads[at] as T;
-    const last = uploads.length - 1;
-    for (let next = at; next < last; next += 1) {
-      uploads[next] = uploads[next + 1] as T;
-      peers[next] = peers[next + 1] as Peer;
+    waiting.size -= 1;
+    for (let next = at; next < waiting.size; next += 1) {
+      uploads[next] = uploads[next + 1];
+      peers[next] = peers[next + 1];
     }
-    uploads.length = last;
-    peers.length = last;
+    uploads[waiting.size] = undefined;
+    peers[waiting.size] = undefined;
     peer.waiting -= 1;
     this.#queued -= 1;
     this.#queuedBytes -= bytes;
