@@ -6,7 +6,7 @@ import {
   type UploadQueue,
 } from '../../../src/core/policy/upload-queue.ts';
 import { COST, MESSAGE_BYTES } from '../../cost-model.ts';
-import { removeFrom } from '../../engine/lists.ts';
+import { Bag, type Bagged } from '../../engine/lists.ts';
 import { Alarm, type Timer } from '../../engine/timeline.ts';
 import type { Transfer } from '../../network/fair-share.ts';
 import type { Awaiting } from '../../network/move.ts';
@@ -49,7 +49,8 @@ export function askNeighbour(
 }
 
 /** One request for a chunk and its answer, from the client's and the server's side. */
-class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
+class Exchange extends Alarm implements Upload<number>, Request, Awaiting, Bagged {
+  bagAt = -1;
   readonly peer: number;
   readonly bytes: number;
   readonly count: number;
@@ -227,8 +228,9 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting {
 export class Server {
   readonly #node: ShoalNode;
   readonly #queue: UploadQueue<Exchange>;
-  readonly #exchanges: Exchange[] = [];
-  readonly #waits: Exchange[] = [];
+  /** Uploads that are queued or under way, and requests that wait for a chunk. */
+  readonly #exchanges = new Bag<Exchange>();
+  readonly #waits = new Bag<Exchange>();
   #timer: Timer | undefined;
 
   constructor(node: ShoalNode) {
@@ -240,35 +242,35 @@ export class Server {
   /** Keeps the request open when there is room for one more. */
   mayWait(exchange: Exchange): boolean {
     const { waits, waitsPerPeer } = DATA_LIMITS;
-    const { length } = this.#waits;
-    if (length >= waits) return false;
-    if (length >= waitsPerPeer) {
-      const ofPeer = this.#waits.reduce((count, { peer }) => (peer === exchange.peer ? count + 1 : count), 0);
-      if (ofPeer >= waitsPerPeer) return false;
+    const { size } = this.#waits;
+    if (size >= waits) return false;
+    if (size >= waitsPerPeer) {
+      const ofPeer = this.#waits.items().filter(({ peer }) => peer === exchange.peer);
+      if (ofPeer.length >= waitsPerPeer) return false;
     }
-    this.#waits.push(exchange);
+    this.#waits.add(exchange);
     return true;
   }
 
   waitOver(exchange: Exchange): void {
-    removeFrom(this.#waits, exchange);
+    this.#waits.remove(exchange);
   }
 
   take(exchange: Exchange): number | undefined {
     const retryAfterMs = this.#queue.add(exchange, this.#nowMs);
     if (retryAfterMs !== undefined) return retryAfterMs;
-    this.#exchanges.push(exchange);
+    this.#exchanges.add(exchange);
     this.#runNext();
     return undefined;
   }
 
   leave(exchange: Exchange): void {
-    removeFrom(this.#exchanges, exchange);
+    this.#exchanges.remove(exchange);
     this.#queue.remove(exchange);
   }
 
   finished(exchange: Exchange): void {
-    if (!removeFrom(this.#exchanges, exchange)) return;
+    if (!this.#exchanges.remove(exchange)) return;
     this.#queue.finished(exchange);
     this.#runNext();
   }
@@ -276,9 +278,9 @@ export class Server {
   /** The node died: everybody who waits for it fails. */
   fail(): void {
     this.#timer?.cancel();
-    for (const exchange of [...this.#exchanges, ...this.#waits]) exchange.lost();
-    this.#exchanges.length = 0;
-    this.#waits.length = 0;
+    for (const exchange of [...this.#exchanges.items(), ...this.#waits.items()]) exchange.lost();
+    this.#exchanges.clear();
+    this.#waits.clear();
   }
 
   get #nowMs(): number {
