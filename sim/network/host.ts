@@ -1,4 +1,3 @@
-import type { WorkCost } from '../cost-model.ts';
 import type { Link } from './fair-share.ts';
 import type { Machine } from './machine.ts';
 
@@ -57,8 +56,6 @@ export class Host {
   life = 0;
   /** When its processors have done all they were given. */
   busyUntilMs = 0;
-  /** Operations of its daemon since that began, where they are counted. */
-  did: Record<keyof WorkCost, number> = { messageMs: 0, serveMs: 0, readMs: 0 };
   /** Under way from and to it, in no order. */
   readonly transfers: HostTransfer[] = [];
   /** Bytes served to others. */

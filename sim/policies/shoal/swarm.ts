@@ -206,8 +206,8 @@ class ModelledSwarm implements Swarm, Coordinators {
       counters.messageBytes += MESSAGE_BYTES.announce + keys * MESSAGE_BYTES.perKey;
       own.host.messagesOut += 1;
       keeper.host.messagesIn += 1;
-      this.#occupy(own.host, this.world.costMs(own.host, 'messageMs', 1) + keys * COST.announceSendMs);
-      this.#occupy(keeper.host, this.world.costMs(keeper.host, 'messageMs', 1) + keys * COST.announceReceiveMs);
+      this.#occupy(own.host, this.world.cost.messageMs + keys * COST.announceSendMs);
+      this.#occupy(keeper.host, this.world.cost.messageMs + keys * COST.announceReceiveMs);
     }
   }
 
@@ -257,8 +257,8 @@ class ModelledSwarm implements Swarm, Coordinators {
     counters.messageBytes += count * MESSAGE_BYTES[kind];
     own.host.messagesOut += count;
     peer.host.messagesIn += count;
-    const here = this.#occupy(own.host, this.world.costMs(own.host, 'messageMs', count));
-    const there = this.#occupy(peer.host, this.world.costMs(peer.host, 'messageMs', count));
+    const here = this.#occupy(own.host, count * this.world.cost.messageMs);
+    const there = this.#occupy(peer.host, count * this.world.cost.messageMs);
     return here + 2 * this.world.latencyMs(own.host, peer.host) + there;
   }
 
