@@ -34,11 +34,10 @@ export interface WorkCost {
 export const WARM: WorkCost = { messageMs: COST.messageMs, serveMs: COST.requestMs, readMs: 0 };
 
 /**
- * One that began a moment ago, its code not compiled, its connections not made: what each of its first operations of a
- * kind costs, one by one, as measured over about so many (`npm run bench -- fresh-daemon`).
+ * One that began a moment ago, its code not compiled, its connections not made: what an operation costs that comes by
+ * itself, as measured over the first hundreds (`npm run bench -- fresh-daemon`).
  */
-export const FRESH: WorkCost = { messageMs: 0.69, serveMs: 0.57, readMs: 1.8 };
-export const FRESH_COUNT = 400;
+export const FRESH: WorkCost = { messageMs: 0.79, serveMs: 0.95, readMs: 1.96 };
 
 /** Bytes of control messages on the wire: headers, framing and encryption included, rounded. */
 export const MESSAGE_BYTES = {

@@ -1,4 +1,5 @@
 import { ShoalError } from '../src/errors.ts';
+import { FRESH, WARM } from './cost-model.ts';
 import { createRandom } from './engine/random.ts';
 import { createTimeline } from './engine/timeline.ts';
 import { type BoundedStart, fluidBound } from './fluid-bound.ts';
@@ -74,7 +75,7 @@ class Run {
     const random = createRandom(scenario.seed);
     this.#random = random;
     const isShoal = name === 'shoal' || name === 'neighbours';
-    this.#world = createWorld(scenario, this.#timeline, { isFresh: scenario.shoal.fresh && isShoal });
+    this.#world = createWorld(scenario, this.#timeline, scenario.shoal.fresh && isShoal ? FRESH : WARM);
     const catalog = createCatalog();
     this.#images = makeImages({ catalog, random }, scenario, { path: init.path });
     const images = [...this.#images.values()];

@@ -1,4 +1,3 @@
-import type { WorkCost } from '../cost-model.ts';
 import type { Link } from './fair-share.ts';
 import type { Machine } from './machine.ts';
 
@@ -47,8 +46,6 @@ export class Host {
   life = 0;
   /** When its processors have done all they were given. */
   busyUntilMs = 0;
-  /** Operations of its daemon since that began, where they are counted. */
-  did: Record<keyof WorkCost, number> = { messageMs: 0, serveMs: 0, readMs: 0 };
   /** Bytes served to others. */
   servedBytes = 0;
   messagesIn = 0;

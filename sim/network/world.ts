@@ -1,4 +1,4 @@
-import { FRESH, FRESH_COUNT, WARM, type WorkCost } from '../cost-model.ts';
+import { WARM, type WorkCost } from '../cost-model.ts';
 import type { Timeline } from '../engine/timeline.ts';
 import { bytesPerMs, type Scenario } from '../scenario/scenario.ts';
 import { createFairNetwork, type FairNetwork, type Link, type Transfer } from './fair-share.ts';
@@ -19,8 +19,7 @@ export interface World {
   readonly nodes: readonly Host[];
   readonly zones: readonly Zone[];
   readonly registry: Registry;
-  /** Ms of work for so many operations of a host's daemon, beside their bytes; fresh daemons are counted on. */
-  costMs(host: Host, kind: keyof WorkCost, count: number): number;
+  readonly cost: WorkCost;
   /** A host beside the nodes, e.g. a seed peer; it hangs on the core. */
   addHost(name: string, init: { upMbitPerS: number; downMbitPerS: number; cores: number }): Host;
   /** Which hosts are up, by their numbers: looking at many of them touches none. */
@@ -68,9 +67,9 @@ export interface Counters {
   requestsAtRegistry: number;
 }
 
-/** The cluster of a scenario; `isFresh`: its daemons have just begun. */
-export function createWorld(scenario: Scenario, timeline: Timeline, { isFresh = false } = {}): World {
-  return new Cluster(scenario, timeline, isFresh);
+/** The cluster of a scenario, and what its daemons' work costs. */
+export function createWorld(scenario: Scenario, timeline: Timeline, cost: WorkCost = WARM): World {
+  return new Cluster(scenario, timeline, cost);
 }
 
 class Cluster implements World {
@@ -79,6 +78,7 @@ class Cluster implements World {
   readonly nodes: readonly Host[];
   readonly zones: readonly Zone[];
   readonly registry: Registry;
+  readonly cost: WorkCost;
   readonly counters: Counters = {
     bytes: { registry: 0, seed: 0, neighbour: 0 },
     messages: Object.fromEntries(MESSAGE_KINDS.map((kind) => [kind, 0])) as Record<MessageKind, number>,
@@ -96,13 +96,12 @@ class Cluster implements World {
     index: 0,
     routes: [],
   };
-  readonly #isFresh: boolean;
   readonly running: boolean[] = [];
   #hosts = 0;
 
-  constructor(scenario: Scenario, timeline: Timeline, isFresh: boolean) {
+  constructor(scenario: Scenario, timeline: Timeline, cost: WorkCost) {
     this.timeline = timeline;
-    this.#isFresh = isFresh;
+    this.cost = cost;
     this.network = createFairNetwork({ nowMs: () => timeline.nowMs() });
     timeline.attach(this.network);
     this.zones = this.#makeZones(scenario);
@@ -141,8 +140,8 @@ class Cluster implements World {
     const latencyMs = this.latencyMs(from, to);
     const wireMs = bytes / Math.min(from.up.bytesPerMs, to.down.bytesPerMs);
     // The receiver's processors are put behind what they have when the message leaves: one event instead of two.
-    const thereMs = to.isUp ? this.occupy(to, this.costMs(to, 'messageMs', 1)) : 0;
-    return delayMs + this.occupy(from, this.costMs(from, 'messageMs', 1)) + latencyMs + wireMs + thereMs;
+    const thereMs = to.isUp ? this.occupy(to, this.cost.messageMs) : 0;
+    return delayMs + this.occupy(from, this.cost.messageMs) + latencyMs + wireMs + thereMs;
   }
 
   work(host: Host, ms: number, done: () => void): void {
@@ -157,19 +156,11 @@ class Cluster implements World {
     host.life += 1;
     host.busyUntilMs = 0;
     host.machine?.drop(host);
-    host.did = { messageMs: 0, serveMs: 0, readMs: 0 };
     for (const flow of this.network.flowsOn([host.up, host.down])) if (flow instanceof Move) flow.lose();
   }
 
   revive(host: Host): void {
     host.isUp = true;
-  }
-
-  costMs(host: Host, kind: keyof WorkCost, count: number): number {
-    if (!this.#isFresh) return count * WARM[kind];
-    const fresh = Math.min(count, Math.max(0, FRESH_COUNT - host.did[kind]));
-    host.did[kind] += count;
-    return fresh * FRESH[kind] + (count - fresh) * WARM[kind];
   }
 
   /** One job takes its time, many share the cores. */

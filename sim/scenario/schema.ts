@@ -219,7 +219,7 @@ export const SCENARIO_SCHEMA: Node = object(
       fresh: {
         type: 'boolean',
         description:
-          'The daemons began a moment ago, as on new nodes: their first hundreds of chunks and messages cost processors several times as much.',
+          'The daemons began a moment ago, as on new nodes: each chunk and message costs processors several times as much.',
         default: false,
       },
     }),

@@ -31,6 +31,8 @@ const MIB = 1024 * 1024;
 const TOLERANCE = 0.15;
 /** How long the machine is watched while nothing starts. */
 const BACKGROUND_MS = 2_000;
+/** Processors that may be busy meanwhile: other work would slow the hosts down. */
+const MOST_BACKGROUND = 0.2;
 const { storage, image, script } = await prepareStart(values.image);
 
 interface Outcome {
@@ -65,6 +67,8 @@ async function record(): Promise<Recorded> {
     const idleBefore = cpuTime().machineMs;
     await sleep(BACKGROUND_MS);
     const background = (cpuTime().machineMs - idleBefore) / BACKGROUND_MS;
+    if (background > MOST_BACKGROUND)
+      throw new Error(`the machine is not quiet: ${background.toFixed(2)} processors busy`);
     const before = registryMs();
     const begun = performance.now();
     const recorded = await recordStart(host, () => start(host, one));

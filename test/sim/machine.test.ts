@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FRESH, FRESH_COUNT, WARM } from '../../sim/cost-model.ts';
 import { createTimeline } from '../../sim/engine/timeline.ts';
 import type { Host } from '../../sim/network/host.ts';
 import { Machine } from '../../sim/network/machine.ts';
-import { createWorld } from '../../sim/network/world.ts';
 import type { PolicyResult } from '../../sim/result.ts';
 import { runPolicy } from '../../sim/run.ts';
 import { type Override, parseScenario } from '../../sim/scenario/parse.ts';
@@ -98,21 +96,6 @@ test('wrong numbers of nodes on a machine are refused by name and line', () => {
   assert.equal(refusal('per_machine = 0'), 's.toml line 5: nodes.per_machine must be >= 1');
   assert.equal(refusal('per_machine = 1.5'), 's.toml line 5: nodes.per_machine must be integer');
   assert.equal(refusal('per_machin = 2'), 's.toml line 5: unknown key nodes.per_machin; did you mean per_machine?');
-});
-
-test('what a fresh daemon does is dear a few hundred times, and again when it began anew', () => {
-  const scenario = parseScenario(THINKING, { name: 'test.toml' });
-  const world = createWorld(scenario, createTimeline(), { isFresh: true });
-  const [node, other] = world.nodes as [Host, Host];
-  const cheap = 10 * WARM.messageMs;
-  near(world.costMs(node, 'messageMs', FRESH_COUNT + 10), FRESH_COUNT * FRESH.messageMs + cheap, 1e-9);
-  near(world.costMs(node, 'messageMs', 10), cheap, 1e-9);
-  near(world.costMs(node, 'serveMs', 10), 10 * FRESH.serveMs, 1e-9);
-  near(world.costMs(other, 'messageMs', 10), 10 * FRESH.messageMs, 1e-9);
-  world.kill(node);
-  world.revive(node);
-  near(world.costMs(node, 'messageMs', 10), 10 * FRESH.messageMs, 1e-9);
-  near(createWorld(scenario, createTimeline()).costMs(node, 'messageMs', 10), cheap, 1e-9);
 });
 
 /** A machine, containers that tell when they are done, and a way to let the time pass. */

@@ -75,7 +75,7 @@ export class Origin {
       const { bytes, compressedBytes, count } = wanted.chunk;
       const inflate = compressedBytes < bytes ? COST.inflateMsPerByte : 0;
       const workMs = compressedBytes * COST.tlsMsPerByte + bytes * (COST.hashMsPerByte + inflate);
-      world.work(host, world.costMs(host, 'readMs', count) + workMs, done);
+      world.work(host, count * world.cost.readMs + workMs, done);
       const next = run[at];
       if (next !== undefined) {
         world.move(world.registry.host, host, next.wanted.chunk.compressedBytes, 'registry', { moveOver: arrived });

@@ -137,7 +137,7 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting, Bagge
     this.#stage = 'runs';
     const { client, server } = this;
     const { world } = server.swarm;
-    const ms = world.costMs(server.host, 'serveMs', this.count) + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
+    const ms = this.count * world.cost.serveMs + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
     if (!client.host.isUp || client.host.life !== this.#clientLife) {
       this.#isOver = true;
       this.#leaveServer();
@@ -159,8 +159,7 @@ class Exchange extends Alarm implements Upload<number>, Request, Awaiting, Bagge
     }
     const { client } = this;
     const { world } = client.swarm;
-    const workMs =
-      world.costMs(client.host, 'readMs', this.count) + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
+    const workMs = this.count * world.cost.readMs + this.bytes * (COST.hashMsPerByte + COST.tlsMsPerByte);
     this.#step = 'succeed';
     world.timeline.set(this, this.#sentMs + world.occupy(client.host, workMs));
   }

@@ -214,8 +214,8 @@ class ModelledSwarm implements Swarm, Coordinators {
       counters.messageBytes += MESSAGE_BYTES.announce + count * MESSAGE_BYTES.perKey;
       own.host.messagesOut += 1;
       keeper.host.messagesIn += 1;
-      this.#occupy(own.host, this.world.costMs(own.host, 'messageMs', 1) + count * COST.announceSendMs);
-      this.#occupy(keeper.host, this.world.costMs(keeper.host, 'messageMs', 1) + count * COST.announceReceiveMs);
+      this.#occupy(own.host, this.world.cost.messageMs + count * COST.announceSendMs);
+      this.#occupy(keeper.host, this.world.cost.messageMs + count * COST.announceReceiveMs);
     }
   }
 
@@ -264,8 +264,8 @@ class ModelledSwarm implements Swarm, Coordinators {
     counters.messageBytes += count * MESSAGE_BYTES[kind];
     own.host.messagesOut += count;
     peer.host.messagesIn += count;
-    const here = this.#occupy(own.host, this.world.costMs(own.host, 'messageMs', count));
-    const there = this.#occupy(peer.host, this.world.costMs(peer.host, 'messageMs', count));
+    const here = this.#occupy(own.host, count * this.world.cost.messageMs);
+    const there = this.#occupy(peer.host, count * this.world.cost.messageMs);
     return here + 2 * this.world.latencyMs(own.host, peer.host) + there;
   }
 
