@@ -34,14 +34,12 @@ const MAX_WINDOW_BYTES = 16 * 1024 * 1024;
 const MAX_STREAMS = 8;
 /** How far a read may lie from where it was expected and still continue the stream, bytes: fault-around, small holes. */
 const SLACK_BYTES = 256 * 1024;
-/** Edges passed in a row that show a reader of many files in the device's order: windows then go beyond the next one. */
-const PASSED_EDGES = 2;
-
 /**
  * Sequential detection. Only cold reads are seen: a reader inside what was fetched ahead is silent, so a stream goes on
  * wherever a read falls between its last position and the end of what was asked for. Each time less than half the
  * window is left ahead, the window doubles and the rest is asked for. A random read starts a stream and asks nothing.
- * A window ends where the file ends; a reader that goes from file to file keeps its window, and soon reads beyond ends.
+ * A window ends where the file ends. A reader that goes on into the next file keeps its window, which reaches beyond the
+ * next end by the first window, and by twice that with each further file.
  */
 export function createReadahead(init: {
   deviceSize: number;
@@ -80,7 +78,9 @@ export function createReadahead(init: {
   /** Where windows of this stream end at the latest, its reader having come to `end`. */
   function limitOf({ edge, passed }: Stream, end: number): number {
     if (end <= markedBytes) return markedBytes;
-    return passed >= PASSED_EDGES ? deviceSize : Math.min(edge, deviceSize);
+    // Each file that is read on into the next makes it likelier that the one after that is read too.
+    const beyond = passed === 0 ? 0 : Math.min(maxWindowBytes, minWindowBytes * 2 ** (passed - 1));
+    return Math.min(deviceSize, edge + beyond);
   }
 
   return {
