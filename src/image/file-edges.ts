@@ -1,5 +1,5 @@
 import { BLOCK_BYTES } from '../core/block-map.ts';
-import { type FileRun, fileEdges } from '../core/policy/file-edges.ts';
+import { type FileRun, fileEdges, LARGE_FILE_BYTES } from '../core/policy/file-edges.ts';
 import type { FileNode, LayerTree } from './layer-tree.ts';
 
 /** Where large files begin and end on each device that the tree numbers, in blocks of 4096 bytes; see `fileEdges`. */
@@ -9,7 +9,7 @@ export function edgesByDevice(tree: LayerTree): readonly Uint32Array[] {
   for (let dir = open.pop(); dir !== undefined; dir = open.pop()) {
     for (const child of dir.children.values()) {
       if (child.kind === 'dir') open.push(child);
-      else if (child.kind === 'file') addRuns(runs, child);
+      else if (child.kind === 'file' && child.size >= LARGE_FILE_BYTES) addRuns(runs, child);
     }
   }
   return Array.from(runs, (each = []) => Uint32Array.from(fileEdges(each), (edge) => edge / BLOCK_BYTES));
