@@ -1,4 +1,5 @@
 import { type Digest, sha256 } from '../../src/core/digest.ts';
+import { fileEdges } from '../../src/core/policy/file-edges.ts';
 import type { Random } from '../engine/random.ts';
 import type { ImageSpec } from '../scenario/scenario.ts';
 
@@ -32,6 +33,8 @@ export interface SimLayer {
   readonly end: number;
   readonly bytes: number;
   readonly compressedBytes: number;
+  /** Where its large files begin and end, bytes of the device; empty where files are not known. */
+  readonly edges: readonly number[];
 }
 
 /** An image as the simulator sees it. */
@@ -111,6 +114,7 @@ export function makeImage(
   const { name, spec, unit, base } = init;
   const chunkBytes = spec.chunkKib * KIB;
   const perLayer = Math.max(1, Math.round((spec.sizeMib * KIB * KIB) / spec.layers / chunkBytes));
+  const perFile = Math.max(1, Math.round((spec.fileKib * KIB) / (unit * chunkBytes)));
   const chunks: SimChunk[] = [];
   const layers: SimLayer[] = [];
   for (let index = 0; index < spec.layers; index += 1) {
@@ -139,17 +143,17 @@ export function makeImage(
       });
     }
     const digest = isShared && former !== undefined ? former.digest : sha256(`layer ${name}/${index}`);
-    layers.push(layerOf(components.catalog, { index, digest, first, chunks }));
+    layers.push(layerOf(components.catalog, { index, digest, first, chunks, perFile }));
   }
-  const files = chooseFiles(components.random, layers, { ...spec, chunkBytes: unit * chunkBytes });
+  const files = chooseFiles(components.random, layers, { ...spec, perFile });
   const reads = { kind: 'synthetic', skew: spec.orderSkew, thinkMs: spec.thinkMs, readers: spec.readers } as const;
   return imageOf({ name, layers, chunks, files, reads });
 }
 
-/** The layer over the last chunks of `chunks`. */
+/** The layer over the last chunks of `chunks`, `perFile` to a file where that is known. */
 export function layerOf(
   catalog: Catalog,
-  init: { index: number; digest: Digest; first: number; chunks: readonly SimChunk[] },
+  init: { index: number; digest: Digest; first: number; chunks: readonly SimChunk[]; perFile?: number },
 ): SimLayer {
   const own = init.chunks.slice(init.first);
   return {
@@ -160,7 +164,17 @@ export function layerOf(
     end: init.chunks.length,
     bytes: sum(own, ({ bytes }) => bytes),
     compressedBytes: sum(own, ({ compressedBytes }) => compressedBytes),
+    edges: init.perFile === undefined ? [] : fileEdges(filesOf(own, init.perFile)),
   };
+}
+
+function* filesOf(chunks: readonly SimChunk[], perFile: number): Generator<{ start: number; end: number }> {
+  let start = 0;
+  for (let at = 0; at < chunks.length; at += perFile) {
+    const end = start + sum(chunks.slice(at, at + perFile), ({ bytes }) => bytes);
+    yield { start, end };
+    start = end;
+  }
 }
 
 /** Adds up what follows from the parts. */
@@ -185,9 +199,8 @@ export function imageOf(parts: Pick<SimImage, 'name' | 'layers' | 'chunks' | 'fi
 function chooseFiles(
   random: Random,
   layers: readonly SimLayer[],
-  spec: { chunkBytes: number; fileKib: number; readShare: number },
+  { perFile, readShare }: { perFile: number; readShare: number },
 ): number[][] {
-  const perFile = Math.max(1, Math.round((spec.fileKib * KIB) / spec.chunkBytes));
   const files: number[][] = [];
   let total = 0;
   for (const { first, end } of layers) {
@@ -197,7 +210,7 @@ function chooseFiles(
     }
   }
   random.shuffle(files);
-  const wanted = Math.max(1, Math.round(total * spec.readShare));
+  const wanted = Math.max(1, Math.round(total * readShare));
   const chosen: number[][] = [];
   let taken = 0;
   for (const file of files) {

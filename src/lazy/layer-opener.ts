@@ -2,6 +2,7 @@ import type { Digest } from '../core/digest.ts';
 import { orAborted } from '../core/or-aborted.ts';
 import { atMost } from '../core/turns.ts';
 import { hasCode, ShoalError, withContext } from '../errors.ts';
+import { edgesByDevice } from '../image/file-edges.ts';
 import type { LayerDescriptor, LayerIndexBytes, LayerReader, RangedBlob } from '../image/layer-reader.ts';
 import { impliesDirs } from '../image/layer-tree.ts';
 import { readLayer } from '../image/readers/index.ts';
@@ -180,6 +181,7 @@ export function createLayerOpener(components: {
     const device = await blobs.create(layer.digest, {
       chunks: content.chunks,
       tree: encodeTree(content.tree),
+      edges: content.devices === undefined ? edgesByDevice(content.tree)[0] : undefined,
       info: {
         format,
         why: 'index in the layer',
@@ -191,7 +193,7 @@ export function createLayerOpener(components: {
       },
     });
     // After the layer itself, which keeps them from being collected.
-    await devices.keep(content.devices ?? [], format, source);
+    await devices.keep(content, format, source);
     return device;
   }
 

@@ -141,6 +141,7 @@ export function createPlainLayers(
       const device = await blobs.create(blob.digest, {
         chunks: index.chunks,
         tree: index.tree,
+        edges: index.edges,
         ...(index.windows === undefined ? {} : { windows: index.windows }),
         info: {
           format: index.packing,

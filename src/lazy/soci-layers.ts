@@ -1,5 +1,6 @@
 import { type Digest, parseDigest } from '../core/digest.ts';
 import { withContext } from '../errors.ts';
+import { edgesByDevice } from '../image/file-edges.ts';
 import type { RangedBlob } from '../image/layer-reader.ts';
 import { impliesDirs } from '../image/layer-tree.ts';
 import { formatReference } from '../image/reference.ts';
@@ -111,6 +112,7 @@ export function createSociLayers(
       return await blobs.create(blob.digest, {
         chunks: read.chunks,
         tree: encodeTree(read.tree),
+        edges: edgesByDevice(read.tree)[0],
         ...(read.windows === undefined ? {} : { windows: read.windows }),
         info: {
           format: 'soci',

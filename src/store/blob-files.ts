@@ -11,6 +11,7 @@ import { hasCode, ShoalError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice, BlobInfo } from './blob-device.ts';
 import { createDemandOrder, type DemandOrder, decodeOrder, type RowRun } from './demand-order.ts';
+import { decodeEdges, encodeEdges } from './edges.ts';
 import { closeFd, fdatasync, ftruncate, writeFully } from './file-io.ts';
 import { loadMapFile, newMapFile } from './map-file.ts';
 import { encodeSealed, readSealed, storeIo, writeSealed, writeSynced } from './sealed-file.ts';
@@ -25,9 +26,17 @@ export const FILES = {
   info: 'info',
   windows: 'windows',
   order: 'order',
+  edges: 'edges',
 } as const;
 /** Kinds of its sealed files. */
-export const KINDS = { table: 'table', tree: 'tree', info: 'info', windows: 'windows', order: 'order' } as const;
+export const KINDS = {
+  table: 'table',
+  tree: 'tree',
+  info: 'info',
+  windows: 'windows',
+  order: 'order',
+  edges: 'edges',
+} as const;
 
 /** A blob whose files are open. */
 export interface OpenBlob {
@@ -50,18 +59,27 @@ export interface LoadInit {
 
 /** Present chunks hashed by `sample`: a data file emptied by half passes with probability 1/256. */
 const SAMPLE_CHUNKS = 8;
+const NO_EDGES = new Uint32Array(0);
 
 /** Writes the files of a new blob into a directory, all synced; the data file may be there already, whole or in part. */
 export async function newBlobFiles(
   dir: string,
   blob: Digest,
-  content: { chunks: ChunkTable; tree: Uint8Array; info: BlobInfo; windows?: Uint8Array; staged?: unknown },
+  content: {
+    chunks: ChunkTable;
+    tree: Uint8Array;
+    info: BlobInfo;
+    windows?: Uint8Array;
+    edges?: Uint32Array | undefined;
+    staged?: unknown;
+  },
 ): Promise<void> {
-  const { chunks, tree, info, windows } = content;
+  const { chunks, tree, info, windows, edges = NO_EDGES } = content;
   await writeSynced(join(dir, FILES.table), encodeSealed(KINDS.table, encodeChunkTable(chunks)));
   await writeSynced(join(dir, FILES.tree), encodeSealed(KINDS.tree, tree));
   await writeSynced(join(dir, FILES.info), encodeSealed(KINDS.info, encodeInfo(info)));
   if (windows !== undefined) await writeSynced(join(dir, FILES.windows), encodeSealed(KINDS.windows, windows));
+  if (edges.length > 0) await writeSynced(join(dir, FILES.edges), encodeSealed(KINDS.edges, encodeEdges(edges)));
   await writeSynced(join(dir, FILES.map), newMapFile(blob, chunks.deviceSize / BLOCK_BYTES, emptyMap(chunks).bytes));
   const fresh = content.staged === undefined ? constants.O_CREAT | constants.O_EXCL : 0;
   const data = await open(join(dir, FILES.data), constants.O_WRONLY | constants.O_NOFOLLOW | fresh, 0o600);
@@ -95,6 +113,7 @@ export async function loadBlob(
   if (described === undefined) return undefined;
   const { table } = described;
   const order = await loadOrder(components.log, init, table);
+  const edges = await loadEdges(components.log, init, table);
   const dataFd = openDataFile(init);
   let mapFd: number | undefined;
   let opened: BlobDevice | undefined;
@@ -104,7 +123,7 @@ export async function loadBlob(
     const state = { info: described.info };
     const device = createBlobDevice(
       { ...components, presence, mapFile, order },
-      { ...init, path: join(init.path, FILES.data), table, dataFd, mapFd, info: () => state.info },
+      { ...init, path: join(init.path, FILES.data), table, edges, dataFd, mapFd, info: () => state.info },
     );
     opened = device;
     await verifyOpened(components.log, device, init.verifyOnOpen ?? 'sample');
@@ -160,6 +179,21 @@ async function loadOrder(
   }
   const save = (payload: Uint8Array): Promise<void> => writeSealed(file, KINDS.order, payload);
   return createDemandOrder({ log, save }, { name: blob, recorded });
+}
+
+/** Where large files begin and end; layers of older versions have no such file, and are read as if all were small. */
+async function loadEdges(
+  log: Logger,
+  { blob, path }: { blob: Digest; path: string },
+  table: ChunkTable,
+): Promise<Uint32Array> {
+  try {
+    const payload = await readSealed(join(path, FILES.edges), KINDS.edges);
+    if (payload !== undefined) return decodeEdges(payload, table.deviceSize / BLOCK_BYTES);
+  } catch (error) {
+    log.warn('the ends of files cannot be used', { layer: blob, error: String(error) });
+  }
+  return NO_EDGES;
 }
 
 function openDataFile({ path, openData }: { path: string; openData?: (path: string) => number }): number {

@@ -22,6 +22,8 @@ export interface NewBlob {
   readonly info: BlobInfo;
   /** Windows of the table's checkpoints, opaque here. */
   readonly windows?: Uint8Array;
+  /** Blocks at which large files begin or end on the device, ascending (`fileEdges`): readahead keeps to them. */
+  readonly edges?: Uint32Array | undefined;
   /** A data file that holds every chunk of the table. */
   readonly staged?: StagedData;
 }

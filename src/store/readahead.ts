@@ -1,4 +1,5 @@
 import { BLOCK_BYTES } from '../core/block-map.ts';
+import { edgeAfter } from '../core/policy/file-edges.ts';
 import { createReadahead } from '../core/policy/readahead.ts';
 import type { Logger } from '../log.ts';
 import type { BlobDevice } from './blob-device.ts';
@@ -20,12 +21,21 @@ const STEP_BYTES = 8 * 1024 * 1024;
 /** Steps of `prefetchAll` under way: network, inflate and disk overlap; bounds memory at 32 MiB. */
 const STEPS_PARALLEL = 4;
 
+/** `edges`: blocks at which large files of the device begin or end. */
 export function createReadaheadDriver(
-  device: Pick<BlobDevice, 'fill' | 'table' | 'size' | 'name' | 'info'>,
-  log: Logger,
-  order: Pick<DemandOrder, 'note'>,
+  components: {
+    device: Pick<BlobDevice, 'fill' | 'table' | 'size' | 'name' | 'info'>;
+    log: Logger;
+    order: Pick<DemandOrder, 'note'>;
+  },
+  { edges }: { edges: Uint32Array },
 ): ReadaheadDriver {
-  const policy = createReadahead({ deviceSize: device.size, markedBytes: device.info.prefetchBytes ?? 0 });
+  const { device, log, order } = components;
+  const policy = createReadahead({
+    deviceSize: device.size,
+    markedBytes: device.info.prefetchBytes ?? 0,
+    edgeAfter: (offset) => BLOCK_BYTES * edgeAfter(edges, Math.floor(offset / BLOCK_BYTES)),
+  });
   const closed = new AbortController();
   let underWay = 0;
   return {

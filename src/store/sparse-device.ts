@@ -42,6 +42,8 @@ export interface BlobDeviceInit {
   readonly blob: Digest;
   readonly path: string;
   readonly table: ChunkTable;
+  /** Blocks at which large files begin or end, ascending. */
+  readonly edges: Uint32Array;
   readonly info: () => BlobInfo;
   readonly dataFd: number;
   readonly mapFd: number;
@@ -111,7 +113,7 @@ class SparseDevice implements BlobDevice {
       { fd: this.fd, name: this.name },
     );
     this.#writer = createDeviceWriter(this.fd, this.name);
-    this.#readahead = createReadaheadDriver(this, components.log, components.order);
+    this.#readahead = createReadaheadDriver({ ...components, device: this }, { edges: init.edges });
     this.#persistence = createPersistence(
       {
         ...components,

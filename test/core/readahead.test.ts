@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createReadahead } from '../../src/core/policy/readahead.ts';
+import { type ByteRange, createReadahead, type Readahead } from '../../src/core/policy/readahead.ts';
 
 const MIB = 1024 * 1024;
 const AMPLE = 1 << 30;
@@ -79,4 +79,59 @@ test('a read inside what the image marks asks for nothing beyond it, one behind 
   });
   policy.onFault({ offset: 20 * MIB, length: MIB }, AMPLE);
   assert.deepEqual(policy.onFault({ offset: 21 * MIB, length: MIB }, AMPLE), { offset: 22 * MIB, length: MIB });
+});
+
+/** Reads [start, end) in pieces of 128 KiB; gives what is asked for ahead. */
+function readThrough(policy: Readahead, start: number, end: number): ByteRange[] {
+  const asked: ByteRange[] = [];
+  for (let offset = start; offset < end; offset += 131_072) {
+    const ahead = policy.onFault({ offset, length: Math.min(131_072, end - offset) }, AMPLE);
+    if (ahead !== undefined) asked.push(ahead);
+  }
+  return asked;
+}
+
+/** How far what was asked for reaches, bytes. */
+function reach(asked: readonly ByteRange[]): number {
+  return Math.max(0, ...asked.map(({ offset, length }) => offset + length));
+}
+
+/** A device of files of `size` bytes each. */
+function filesOf(size: number): { deviceSize: number; edgeAfter: (offset: number) => number } {
+  return { deviceSize: 1024 * MIB, edgeAfter: (offset) => (Math.floor(offset / size) + 1) * size };
+}
+
+test('a window ends where the file ends, however large it has become', () => {
+  const policy = createReadahead(filesOf(40 * MIB));
+  const asked = readThrough(policy, 80 * MIB, 120 * MIB);
+  assert.equal(reach(asked), 120 * MIB);
+  assert.ok(asked.length < 12, `${asked.length} requests`);
+});
+
+test('whoever reads files apart from each other is given nothing but them', () => {
+  const policy = createReadahead(filesOf(8 * MIB));
+  // The last one lies behind one that was read before, but not just before.
+  for (const file of [40, 10, 30, 11]) {
+    const asked = readThrough(policy, file * 8 * MIB, (file + 1) * 8 * MIB);
+    assert.equal(reach(asked), (file + 1) * 8 * MIB, `file ${file}`);
+  }
+});
+
+test('whoever goes on from file to file keeps the window, which reaches further into what follows each time', () => {
+  const policy = createReadahead(filesOf(4 * MIB));
+  const asked: ByteRange[] = [];
+  const beyond = Array.from({ length: 8 }, (_, file) => {
+    const end = (file + 1) * 4 * MIB;
+    asked.push(...readThrough(policy, file * 4 * MIB, end));
+    return (reach(asked) - end) / MIB;
+  });
+  assert.deepEqual(beyond.slice(0, 5), [0, 1, 2, 4, 8]);
+  assert.ok(
+    beyond.slice(5).every((mib) => mib >= 8 && mib <= 16),
+    `${beyond}`,
+  );
+  const first = policy.onFault({ offset: 400 * MIB, length: 4096 }, AMPLE);
+  assert.equal(first, undefined);
+  const elsewhere = policy.onFault({ offset: 400 * MIB + 4096, length: 4096 }, AMPLE);
+  assert.deepEqual(elsewhere, { offset: 400 * MIB + 8192, length: MIB }, 'a reader elsewhere starts anew');
 });

@@ -13,9 +13,13 @@ import { estargzImage, MemberWriter } from '../fakes/estargz-image.ts';
 const { signal } = new AbortController();
 
 /** A real eStargz layer, and openers of it as it is and with a byte of its index changed. */
-function layer(): { descriptor: LayerDescriptor; good: BlobOpener; bad: BlobOpener } {
+function layer(content: Buffer = Buffer.from('hello')): {
+  descriptor: LayerDescriptor;
+  good: BlobOpener;
+  bad: BlobOpener;
+} {
   const members = new MemberWriter();
-  const { bytes, descriptor, tocOffset } = estargzImage([members.file('hello', Buffer.from('hello'))], members);
+  const { bytes, descriptor, tocOffset } = estargzImage([members.file('hello', content)], members);
   const changed = Uint8Array.from(bytes);
   changed[tocOffset + 40] = (changed[tocOffset + 40] as number) ^ 1;
   const opener = (content: Uint8Array): BlobOpener => ({
@@ -30,17 +34,26 @@ function layer(): { descriptor: LayerDescriptor; good: BlobOpener; bad: BlobOpen
 
 function openerOf(registry: BlobOpener, direct: BlobOpener | undefined) {
   let made = 0;
+  let edges: Uint32Array | undefined;
   const blobs = {
     open: async () => undefined,
-    async create(_digest: unknown, { info, chunks }: NewBlob) {
+    async create(_digest: unknown, { info, chunks, edges: known }: NewBlob) {
       made += 1;
+      edges = known;
       return { info, table: chunks };
     },
   } as unknown as BlobStore;
   const readers = createLayerReaders();
   const opener = createLayerOpener({ registry, direct: async () => direct, blobs, readers, log: silentLogger });
-  return { opener, made: () => made };
+  return { opener, made: () => made, edges: () => edges && [...edges] };
 }
+
+test('where large files of a layer begin and end is kept with it', async () => {
+  const { descriptor, good } = layer(Buffer.alloc(1024 * 1024, 'large'));
+  const { opener, edges } = openerOf(good, undefined);
+  await opener.open(parseReference('app'), descriptor, { signal });
+  assert.deepEqual(edges(), [0, 256]);
+});
 
 test('an index that a mirror damaged is read again past the mirrors', async () => {
   const { descriptor, good, bad } = layer();

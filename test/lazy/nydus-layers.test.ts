@@ -21,7 +21,7 @@ import type { RafsOptions } from '../fakes/rafs/blob-writer.ts';
 import { type RafsEntry, TYPE } from '../fakes/rafs/entries.ts';
 import { type RafsImage, rafsImage } from '../fakes/rafs/image.ts';
 import { mixed, sampleEntries } from '../fakes/rafs/sample.ts';
-import { openStore, RecordingLogger, stateRoot } from '../store/store-fixture.ts';
+import { openStore, RecordingLogger, stateRoot, storedEdges } from '../store/store-fixture.ts';
 
 const signal = AbortSignal.timeout(60_000);
 const REFERENCE = 'registry.example/library/app:1';
@@ -110,6 +110,19 @@ test('a client that sends no manifest digest is served by its list of layers', a
   const labels = { 'cri.image-layers': digestsOf(image).join(','), 'nydus-blob': 'true' };
   assert.deepEqual(await layers.offer(offerOf(first as Digest, labels), { signal }), { blob: first });
   assert.equal(await layers.offer(offerOf(first as Digest, { 'nydus-blob': 'true' }), { signal }), undefined);
+});
+
+test('the data blobs of a Nydus image know where the large files of its bootstrap end', async () => {
+  await using root = await stateRoot();
+  await using blobs = await openStore(root.path);
+  const image = rafsImage(sampleEntries());
+  const { opener } = labOf(blobs, [image]);
+  await opener.open(parseReference(REFERENCE), image.bootstrap.descriptor, { signal });
+  const [data, other] = digestsOf(image) as [Digest, Digest];
+  const [start, end, ...rest] = await storedEdges(root.path, data);
+  assert.equal((end as number) - (start as number), Math.ceil(3_000_001 / 4096), 'bin/tool');
+  assert.deepEqual(rest, []);
+  assert.deepEqual(await storedEdges(root.path, other), []);
 });
 
 test('a data blob is not accepted when the bootstrap cannot be read', async () => {

@@ -22,6 +22,7 @@ import { type BlobStore, openBlobStore } from '../../src/store/blob-store.ts';
 import { MemoryBlob } from '../fakes/memory-blob.ts';
 import { diffIdOf, passOver } from '../image/pass/pass-lab.ts';
 import { tarOf } from '../image/tar/tar-lab.ts';
+import { storedEdges } from '../store/store-fixture.ts';
 
 const { signal } = new AbortController();
 const TYPE = 'application/vnd.oci.image.layer.v1.tar+gzip';
@@ -60,6 +61,9 @@ test('with the index, only what is read is fetched, and it is the same', async (
   const device = await lab.open(blob);
   assert.equal(device.info.why, 'index from this node');
   assert.deepEqual(lab.source.reads, []);
+  const noiseEnd = Math.ceil(content.byteLength / 4096);
+  const zerosEnd = noiseEnd + Math.ceil(2_000_000 / 4096);
+  assert.deepEqual(await storedEdges(lab.root, device.blob), [0, noiseEnd, zerosEnd]);
   await device.fill(0, 4096, { signal });
   assert.ok(lab.source.reads.every(({ length }) => length < blob.byteLength / 2));
   await device.fill(0, device.size, { signal });

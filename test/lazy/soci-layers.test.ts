@@ -25,6 +25,7 @@ import { MemoryBlob } from '../fakes/memory-blob.ts';
 import { type ZtocOptions, ztocOf } from '../fakes/soci/ztoc-writer.ts';
 import { fileSha256 } from '../image/pass/pass-lab.ts';
 import { tarOf } from '../image/tar/tar-lab.ts';
+import { storedEdges } from '../store/store-fixture.ts';
 
 const { signal } = new AbortController();
 const REFERENCE = parseReference('registry.example/app:1');
@@ -45,6 +46,7 @@ test('what is read of a layer comes out of its spans, and is the same after a re
   assert.ok(device !== undefined);
   assert.deepEqual([device.info.format, device.info.why], ['soci', 'SOCI index that the image names']);
   assert.ok(!device.presence.complete);
+  assert.deepEqual(await storedEdges(lab.root, device.blob), [0, Math.ceil(content.byteLength / BLOCK_BYTES)]);
   await device.fill(1_000_000, 4096, { signal });
   const fetched = lab.reads.reduce((sum, { length }) => sum + length, 0);
   assert.ok(fetched < layer.byteLength / 3, `${fetched} bytes`);
@@ -201,6 +203,7 @@ async function makeLab(t: TestContext, init: LabInit = {}) {
     await rm(root, { recursive: true });
   });
   return Object.assign(lab, {
+    root,
     asked,
     held: () => held,
     decoded: () => decoded,

@@ -111,6 +111,14 @@ test('claims keep the registry from sending the same chunk to everybody', async 
   assert.ok(neighbours.egressRatio > 2 * shoal.egressRatio, `${neighbours.egressRatio}`);
 });
 
+test('a start that reads whole files, but not all of them, takes from the registry little but those', async () => {
+  const changes = { 'image.app.size_mib': 128, 'image.app.read_share': 0.5, 'registry.egress_mbit_per_s': 1_000 };
+  const { egressRatio } = await run('shoal', changes);
+  assert.ok(egressRatio >= 1 && egressRatio < 1.1, `${egressRatio}`);
+  const units = await run('shoal', { ...changes, 'simulation.unit_kib': 4_096 });
+  assert.ok(units.egressRatio >= 1 && units.egressRatio < 1.1, `units: ${units.egressRatio}`);
+});
+
 test('a second image costs only the bytes that the first one lacks', async () => {
   const text = `${BASE}
 [image.new]

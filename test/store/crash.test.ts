@@ -114,12 +114,13 @@ test('a state directory cut at any point opens, and serves only what verifies (F
   {
     await using store = await openStore(root.path);
     store.connect(await CountingSource.of(blob));
-    const device = await store.create(blob.digest, contentOf(blob));
+    const edges = Uint32Array.of(0, blob.table.deviceSize / 4096);
+    const device = await store.create(blob.digest, { ...contentOf(blob), edges });
     await device.fill(0, device.size / 2, { signal });
     await device.flush();
     await device.fill(0, device.size, { signal });
   }
-  const files = ['data', 'map', 'table', 'tree', 'info'];
+  const files = ['data', 'map', 'table', 'tree', 'info', 'edges'];
   await fc.assert(
     fc.asyncProperty(fc.constantFrom(...files), fc.double({ min: 0, max: 1, noNaN: true }), async (file, part) => {
       const copy = await mkdtemp(join(tmpdir(), 'shoal-cut-'));

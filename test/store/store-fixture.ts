@@ -4,11 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/clock.ts';
 import type { Chunk, ChunkRef } from '../../src/core/chunk.ts';
+import { type Digest, digestHex } from '../../src/core/digest.ts';
 import type { LogFields, Logger } from '../../src/log.ts';
 import type { BlobDevice } from '../../src/store/blob-device.ts';
 import { type BlobStore, type NewBlob, openBlobStore } from '../../src/store/blob-store.ts';
 import type { ChunkStore, GetOptions } from '../../src/store/chunk-store.ts';
+import { decodeEdges } from '../../src/store/edges.ts';
 import { createMemoryStore } from '../../src/store/memory-store.ts';
+import { readSealed } from '../../src/store/sealed-file.ts';
 import { MemoryIndexDb, type TestBlob, verified } from './blob-fixture.ts';
 
 /** Options of `openBlobStore` a test may want to change. */
@@ -82,6 +85,12 @@ export class RecordingLogger implements Logger {
   error(message: string, fields: LogFields = {}): void {
     this.lines.push({ level: 'error', message, fields });
   }
+}
+
+/** The blocks that are kept of a layer as beginnings and ends of large files. */
+export async function storedEdges(root: string, blob: Digest): Promise<number[]> {
+  const payload = await readSealed(join(root, 'blobs', digestHex(blob), 'edges'), 'edges');
+  return payload === undefined ? [] : [...decodeEdges(payload, 2 ** 32)];
 }
 
 /** Rows whose bits are set although the file does not hold their bytes, padding included. */

@@ -1,3 +1,4 @@
+import { edgeAfter } from '../../../src/core/policy/file-edges.ts';
 import { createReadahead, type Readahead } from '../../../src/core/policy/readahead.ts';
 import type { SimImage, SimLayer } from '../../workload/image.ts';
 import { chunksIn, type Marked, placeIn } from './marked.ts';
@@ -23,7 +24,9 @@ export class Device {
     this.#node = node;
     this.#image = image;
     this.#part = part;
-    this.#policy = createReadahead({ deviceSize: part.bytes });
+    // Of a part, the files are not where the layer has them, and all of it is wanted.
+    const edges = part.bytes === layer.bytes ? layer.edges : [];
+    this.#policy = createReadahead({ deviceSize: part.bytes, edgeAfter: (offset) => edgeAfter(edges, offset) });
   }
 
   /** A cold read of the chunk. */

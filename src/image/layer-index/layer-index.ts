@@ -3,6 +3,7 @@ import type { ChunkTable } from '../../core/chunk-table.ts';
 import { decodeChunkTable, encodeChunkTable } from '../../core/chunk-table-codec.ts';
 import { type Digest, parseDigest } from '../../core/digest.ts';
 import { hasCode, ShoalError } from '../../errors.ts';
+import { edgesByDevice } from '../file-edges.ts';
 import { impliesDirs } from '../layer-tree.ts';
 import type { Packing } from '../pass/layer-pass.ts';
 import { checkWindows } from '../pass/windows.ts';
@@ -20,6 +21,13 @@ export interface LayerIndex {
   readonly chunks: ChunkTable;
   /** As `encodeWindows` makes them; undefined when no chunk needs one. */
   readonly windows: Uint8Array | undefined;
+}
+
+/** An index, and what its tree says. */
+export interface DecodedIndex extends LayerIndex {
+  readonly impliesDirs: boolean;
+  /** Blocks of the device at which large files begin or end. */
+  readonly edges: Uint32Array;
 }
 
 /** Media type of the bytes, as an OCI artifact has them. */
@@ -58,7 +66,7 @@ export function encodeLayerIndex(index: LayerIndex): Uint8Array {
  * Reads what `encodeLayerIndex` made and checks that its parts make sense, also together: every file's data is in chunks,
  * every window is there. That its digests are those of the layer is for the caller to know. Throws INVALID_LAYER.
  */
-export function decodeLayerIndex(bytes: Uint8Array): LayerIndex & { readonly impliesDirs: boolean } {
+export function decodeLayerIndex(bytes: Uint8Array): DecodedIndex {
   try {
     return decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
   } catch (error) {
@@ -69,7 +77,7 @@ export function decodeLayerIndex(bytes: Uint8Array): LayerIndex & { readonly imp
   }
 }
 
-function decode(bytes: Buffer): LayerIndex & { readonly impliesDirs: boolean } {
+function decode(bytes: Buffer): DecodedIndex {
   if (bytes.byteLength > MAX_INDEX_BYTES) throw invalid(`has ${bytes.byteLength} bytes`);
   if (bytes.byteLength < HEADER_BYTES || bytes.readUInt32LE(0) !== MAGIC) throw invalid('is not one');
   if (bytes.readUInt32LE(4) !== VERSION) throw invalid(`has version ${bytes.readUInt32LE(4)}`);
@@ -97,6 +105,7 @@ function decode(bytes: Buffer): LayerIndex & { readonly impliesDirs: boolean } {
     chunks,
     windows: windowCount > 0 ? Uint8Array.from(windows) : undefined,
     impliesDirs: impliesDirs(decodedTree),
+    edges: edgesByDevice(decodedTree)[0] ?? new Uint32Array(0),
   };
 }
 

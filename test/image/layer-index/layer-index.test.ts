@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { encodeChunkTable } from '../../../src/core/chunk-table-codec.ts';
 import { sha256 } from '../../../src/core/digest.ts';
 import { ShoalError } from '../../../src/errors.ts';
+import { edgesByDevice } from '../../../src/image/file-edges.ts';
 import { decodeLayerIndex, encodeLayerIndex, type LayerIndex } from '../../../src/image/layer-index/layer-index.ts';
 import {
   byteString,
@@ -16,7 +17,7 @@ import {
   type TreeNode,
 } from '../../../src/image/layer-tree.ts';
 import { encodeWindows, readWindow, unpackWindow } from '../../../src/image/pass/windows.ts';
-import { encodeTree } from '../../../src/image/tree-codec.ts';
+import { decodeTree, encodeTree } from '../../../src/image/tree-codec.ts';
 import { fixtureLayers } from '../../fakes/oci-layout.ts';
 import { passOver } from '../pass/pass-lab.ts';
 import { tarOf } from '../tar/tar-lab.ts';
@@ -50,6 +51,7 @@ describe('a layer index', () => {
       assert.deepEqual(Buffer.from(back.tree), Buffer.from(index.tree));
       assert.deepEqual(encodeChunkTable(back.chunks), encodeChunkTable(index.chunks));
       assert.deepEqual(back.windows && Buffer.from(back.windows), index.windows && Buffer.from(index.windows));
+      assert.deepEqual(back.edges, edgesByDevice(decodeTree(index.tree))[0] ?? new Uint32Array(0));
       assert.deepEqual([back.layer, back.diffId, back.packing], [index.layer, index.diffId, index.packing]);
     }
   });
