@@ -67,6 +67,7 @@ export class Session {
   }
 
   refresh(): void {
+    if (process.env.EXP && !this.#asks.worthTrying()) return;
     const nowMs = this.#swarm.clock.nowMs();
     this.#fillUp();
     for (let at = 0; at < this.#members.length; at += 1) {

@@ -223,6 +223,10 @@ class ModelledSwarm implements Swarm, Coordinators {
     return this.#byId[id];
   }
 
+  chunksOf(content: number): number {
+    return this.#counts[content] as number;
+  }
+
   forget(node: ShoalNode): void {
     this.#ledgers.delete(node);
     for (const ledger of this.#ledgers.values()) ledger.forget(node.id);
