@@ -90,8 +90,9 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     const holders = this.#choose(entry, { own, former, before });
     if (holders.length === 0) return this.#grant(chunk, entry, own, peer, nowMs);
     const claimer = own ?? this.#join(entry, peer, 'coming');
-    // Of whom is not remembered nobody would hear that it has settled.
     if (claimer !== undefined) point(claimer, holders[0] as Member<Id>, share);
+    // When one that is not remembered has settled is not known: it counts for this chunk, and for good.
+    else (holders[0] as Member<Id>).load += 1;
     return { kind: 'ask', holders: holders.map((member) => member.peer.id) };
   }
 

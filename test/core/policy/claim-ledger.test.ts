@@ -94,6 +94,18 @@ test('of holders with nothing to send another one is named first each time', () 
   assert.ok(new Set(named).size > 2, named.join(' '));
 });
 
+test('claimers that are not remembered are pointed at all of those that are, in turn', () => {
+  const { ledger } = ledgerAt({ membersPerChunk: 8 });
+  for (let index = 0; index < 8; index += 1) ledger.claim(`member ${index}`, 'x');
+  const asked = new Map<string, number>();
+  for (let index = 0; index < 80; index += 1) {
+    const first = holders(ledger.claim(`guest ${index}`, 'x'))[0] as string;
+    asked.set(first, (asked.get(first) ?? 0) + 1);
+  }
+  assert.ok(asked.size >= 6, JSON.stringify([...asked]));
+  assert.ok(Math.max(...asked.values()) <= 20, JSON.stringify([...asked]));
+});
+
 test('what a node was to send of a chunk that is forgotten does not count any more', () => {
   const { clock, ledger } = ledgerAt({ peerLoad: 2 });
   for (const id of ['a', 'c', 'd']) ledger.claim(id, 'x');
