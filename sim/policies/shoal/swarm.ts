@@ -32,8 +32,8 @@ export interface Swarm {
   rowsOf(blob: number): number;
   /** A peer that is not `own`, the own zone's more likely; undefined when there is none. */
   randomPeer(own: ShoalNode): ShoalNode | undefined;
-  /** Who announced the content, as the keepers of its record answer. */
-  find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void;
+  /** Who announced the content, as the keepers of its record answer within so many ms. */
+  find(own: ShoalNode, content: number, mostMs: number, answered: (holders: readonly ShoalNode[]) => void): void;
   haveMap(own: ShoalNode, of: ShoalNode, blob: number, answered: (bits: Uint8Array | undefined) => void): void;
   /** One answer per content; granted all when no coordinator answers. Sent after `delayMs`. */
   claim(
@@ -127,18 +127,23 @@ class ModelledSwarm implements Swarm, Coordinators {
     return undefined;
   }
 
-  find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void {
+  find(own: ShoalNode, content: number, mostMs: number, answered: (holders: readonly ShoalNode[]) => void): void {
     const asked = Math.min(DIRECTORY_LIMITS.askedMax, this.scenario.shoal.replication + DIRECTORY_LIMITS.askedBeyond);
     const count = this.#counts[content] as number;
+    let firstMs = Number.POSITIVE_INFINITY;
     let lastMs = 0;
     for (let keeper = 0; keeper < asked; keeper += 1) {
       const peer = keeperOf(this.nodes, content, keeper);
-      if (peer !== own && peer.host.isUp) lastMs = Math.max(lastMs, this.#ask(own, peer, 'find', count));
+      if (!peer.host.isUp) continue;
+      const ms = peer === own ? 0 : this.#ask(own, peer, 'find', count);
+      firstMs = Math.min(firstMs, ms);
+      lastMs = Math.max(lastMs, ms);
     }
     const { life } = own.host;
-    this.world.timeline.after(lastMs, () => {
+    this.world.timeline.after(Math.min(lastMs, mostMs), () => {
       if (!own.host.isUp || own.host.life !== life) return;
-      answered((this.#records[content] as ShoalNode[]).filter((node) => node !== own && node.host.isUp));
+      if (firstMs > mostMs) answered([]);
+      else answered((this.#records[content] as ShoalNode[]).filter((node) => node !== own && node.host.isUp));
     });
   }
 
