@@ -47,15 +47,6 @@ test('the rest covers every byte of the device once, whatever its size and seed'
   );
 });
 
-test('a shared start has the same pieces in an order of the node, always the same for one node', () => {
-  const recorded = [{ offset: 40 * MIB, length: 9 * MIB }];
-  const ordered = (seed: string) => [...startOrder(plan({ hintBytes: 30 * MIB, recorded, seed, isShared: true }))];
-  const sorted = (ranges: readonly { offset: number }[]) => ranges.toSorted((a, b) => a.offset - b.offset);
-  assert.deepEqual(sorted(ordered('a')), [...startOrder(plan({ hintBytes: 30 * MIB, recorded }))]);
-  assert.deepEqual(ordered('a'), ordered('a'));
-  assert.notDeepEqual(ordered('a'), ordered('b'));
-});
-
 test('nodes start in different places, one node always in the same', () => {
   const order = (seed: string): number[] => [...restOrder(plan({ seed, deviceSize: 1024 * MIB }))].map((r) => r.offset);
   assert.deepEqual(order('a'), order('a'));

@@ -1,4 +1,5 @@
 import type { ClaimLedger, LedgerAnswer } from '../../../src/core/policy/claim-ledger.ts';
+import { claimShare } from '../../../src/core/policy/claim-limits.ts';
 import { Alarm } from '../../engine/timeline.ts';
 import type { Claimer, ClaimReply } from './claim-reply.ts';
 import type { ShoalNode } from './node.ts';
@@ -10,6 +11,8 @@ export const GRANTED: ClaimReply = { kind: 'granted' };
 export interface Coordinators {
   ledgerOf(node: ShoalNode): ClaimLedger<number>;
   runningNode(id: number): ShoalNode | undefined;
+  /** Chunks that the content stands for. */
+  chunksOf(content: number): number;
 }
 
 interface Message {
@@ -46,7 +49,11 @@ export class ClaimMessage extends Alarm {
   decide(): void {
     const { own, coordinator, contents } = this.#message;
     const ledger = this.#coordinators.ledgerOf(coordinator);
-    this.#replies = contents.map((content) => this.#replyOf(ledger.claim(own.id, content)));
+    const keys = contents.reduce((sum, content) => sum + this.#coordinators.chunksOf(content), 0);
+    this.#replies = contents.map((content) => {
+      const share = claimShare(keys) * this.#coordinators.chunksOf(content);
+      return this.#replyOf(ledger.claim(own.id, content, share));
+    });
     this.#goBack();
   }
 

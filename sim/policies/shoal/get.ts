@@ -90,7 +90,7 @@ export class ChunkGet implements Asker, Claimer {
 
   /** The next neighbour to ask, also beside one that is slow. */
   #searchOn(): void {
-    this.#search ??= new HolderSearch(this.#node, this.#wanted);
+    this.#search ??= new HolderSearch(this.#node, this.#wanted, this.#urgency);
     const search = this.#search;
     if (search.isUnderWay || this.#isGone) return;
     const { maxAsked, maxRefusals } = NEIGHBOUR_LIMITS;

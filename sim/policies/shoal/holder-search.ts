@@ -1,5 +1,6 @@
+import { SESSION_LIMITS } from '../../../src/core/policy/neighbour-limits.ts';
 import { appended } from '../../engine/lists.ts';
-import type { ShoalNode, Wanted } from './node.ts';
+import type { ShoalNode, Urgency, Wanted } from './node.ts';
 
 /** Names neighbours that should have one chunk, after the daemon's holder search: bitmaps first, then the directory. */
 export class HolderSearch {
@@ -7,11 +8,13 @@ export class HolderSearch {
   isUnderWay = false;
   readonly #node: ShoalNode;
   readonly #wanted: Wanted;
+  readonly #urgency: Urgency;
   #hasLooked = false;
 
-  constructor(node: ShoalNode, wanted: Wanted) {
+  constructor(node: ShoalNode, wanted: Wanted, urgency: Urgency) {
     this.#node = node;
     this.#wanted = wanted;
+    this.#urgency = urgency;
   }
 
   /** The next to ask, each once; undefined when nobody else is known. */
@@ -61,7 +64,8 @@ export class HolderSearch {
       return;
     }
     this.#hasLooked = true;
-    swarm.find(this.#node, content, (holders) => {
+    const { findDemandMs, findPrefetchMs } = SESSION_LIMITS;
+    swarm.find(this.#node, content, this.#urgency === 'prefetch' ? findPrefetchMs : findDemandMs, (holders) => {
       session.foundAny(holders.length > 0);
       if (holders.length === 0) nobody.add(content, nowMs());
       // Answers of several keepers come in no order: the first of them is asked.

@@ -37,8 +37,8 @@ export interface Swarm {
   contentsOf(blob: number): Uint32Array;
   /** A peer that is not `own`, the own zone's more likely; undefined when there is none. */
   randomPeer(own: ShoalNode): ShoalNode | undefined;
-  /** Who announced the content, as the keepers of its record answer. */
-  find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void;
+  /** Who announced the content, as the keepers of its record answer within so many ms. */
+  find(own: ShoalNode, content: number, mostMs: number, answered: (holders: readonly ShoalNode[]) => void): void;
   /** Asks a node for its have-map: ms until the answer is there, or is not waited for any longer. */
   askHaveMap(own: ShoalNode, of: ShoalNode): number;
   /** One answer per content; granted all when no coordinator answers. Sent after `delayMs`. */
@@ -132,17 +132,25 @@ class ModelledSwarm implements Swarm, Coordinators {
     return undefined;
   }
 
-  find(own: ShoalNode, content: number, answered: (holders: readonly ShoalNode[]) => void): void {
+  find(own: ShoalNode, content: number, mostMs: number, answered: (holders: readonly ShoalNode[]) => void): void {
     const asked = Math.min(DIRECTORY_LIMITS.askedMax, this.scenario.shoal.replication + DIRECTORY_LIMITS.askedBeyond);
     const count = this.#counts[content] as number;
+    let firstMs = Number.POSITIVE_INFINITY;
     let lastMs = 0;
     for (let keeper = 0; keeper < asked; keeper += 1) {
       const peer = keeperOf(this.nodes, content, keeper);
-      if (peer !== own && peer.host.isUp) lastMs = Math.max(lastMs, this.#ask(own, peer, 'find', count));
+      if (!peer.host.isUp) continue;
+      const ms = peer === own ? 0 : this.#ask(own, peer, 'find', count);
+      firstMs = Math.min(firstMs, ms);
+      lastMs = Math.max(lastMs, ms);
     }
     const { life } = own.host;
-    this.world.timeline.after(lastMs, () => {
+    this.world.timeline.after(Math.min(lastMs, mostMs), () => {
       if (!own.host.isUp || own.host.life !== life) return;
+      if (firstMs > mostMs) {
+        answered([]);
+        return;
+      }
       const { running } = this.world;
       const holders = (this.#records[content] as number[]).filter((id) => id !== own.id && running[id]);
       answered(holders.map((id) => this.nodes[id] as ShoalNode));
@@ -229,6 +237,10 @@ class ModelledSwarm implements Swarm, Coordinators {
 
   runningNode(id: number): ShoalNode | undefined {
     return this.world.running[id] === true ? this.nodes[id] : undefined;
+  }
+
+  chunksOf(content: number): number {
+    return this.#counts[content] as number;
   }
 
   forget(node: ShoalNode): void {

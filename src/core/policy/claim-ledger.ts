@@ -1,6 +1,16 @@
 import type { Clock } from '../../clock.ts';
-import { ClaimIndex, UNINDEXED_MEMBERS } from './claim-index.ts';
 import { CLAIM_LIMITS } from './claim-limits.ts';
+import {
+  addMember,
+  type Entry,
+  insert,
+  leaveParent,
+  type Member,
+  memberOf,
+  newEntry,
+  type Peer,
+  point,
+} from './claim-members.ts';
 
 /** What a claimer is told; holders are peer ids, best first. */
 export type LedgerAnswer<Id = string> =
@@ -12,8 +22,11 @@ export type LedgerAnswer<Id = string> =
  * are any strings, or numbers. Answers are advice: who does not follow it costs bytes, never correctness.
  */
 export interface ClaimLedger<Id extends string | number = string> {
-  /** A free chunk is granted; else the claimer is pointed at holders, and becomes one that later claimers are pointed at. */
-  claim(peer: Id, chunk: Id): LedgerAnswer<Id>;
+  /**
+   * A free chunk is granted; else the claimer is pointed at holders, and becomes one that later claimers are pointed at.
+   * `share`: how much it counts against the one it is pointed at first (`claimShare`).
+   */
+  claim(peer: Id, chunk: Id, share?: number): LedgerAnswer<Id>;
   /** The peer now holds the chunk, or gave up on it. Any claimer may say so; of others it is ignored. */
   settle(peer: Id, chunk: Id, outcome: 'held' | 'failed'): void;
   /** The peer is gone or banned: its leases end, nobody is pointed at it any more. */
@@ -25,38 +38,11 @@ export interface ClaimLedger<Id extends string | number = string> {
 /** Limits of a ledger, those of CLAIM_LIMITS where not given. */
 export type ClaimLedgerInit = Partial<Record<keyof typeof CLAIM_LIMITS, number>>;
 
-interface Peer<Id> {
-  readonly id: Id;
-  leases: number;
-  gone: boolean;
-}
-
-/** A claimer of one chunk. `coming`: waits for another; `fetching`: has the lease; `lost`: had it, or gave up. */
-interface Member<Id> {
-  peer: Peer<Id>;
-  state: 'fetching' | 'coming' | 'held' | 'lost';
-  /** Claimers pointed at it first that have not settled. */
-  load: number;
-  /** Whom it was pointed at first. */
-  parent: Member<Id> | undefined;
-  /** Its place among the members. */
-  readonly at: number;
-}
-
-interface Entry<Id> {
-  /** In the order in which they came: a `coming` one is only ever pointed at those before it, so nobody waits in a circle. */
-  members: Member<Id>[];
-  /** Of many members. */
-  index: ClaimIndex<Id, Member<Id>> | undefined;
-  /** Who has the lease, while it has it. */
-  root: Member<Id> | undefined;
-  grantedMs: number;
-  leaseEndsMs: number;
-  touchedMs: number;
-}
-
 /** Entries looked at for their age with each claim, so that forgetting keeps up with claiming. */
 const SWEEP_PER_CLAIM = 2;
+
+/** Ranks of those that are getting the chunk and have room, and of those that have none. */
+const RANK = { coming: 1_000, full: 1_000_000 };
 
 /** An empty ledger. */
 export function createClaimLedger<Id extends string | number = string>(
@@ -86,7 +72,7 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     return { chunks: this.#entries.size, members: this.#members };
   }
 
-  claim(id: Id, chunk: Id): LedgerAnswer<Id> {
+  claim(id: Id, chunk: Id, share = 1): LedgerAnswer<Id> {
     const nowMs = this.#clock.nowMs();
     this.#sweep(nowMs);
     const peer = this.#peer(id);
@@ -96,14 +82,17 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     // Back after it was forgotten: others may still wait for it, so it keeps its place.
     if (own !== undefined) own.peer = peer;
     if (own !== undefined && own === entry.root) return this.#renew(entry, nowMs);
-    leaveParent(entry, own);
+    const former = own?.parent;
+    leaveParent(own);
     // It had the chunk and lost it: others may wait for it, so it must not wait for them.
-    if (own?.state === 'held') turn(entry, own, 'lost');
+    if (own?.state === 'held') own.state = 'lost';
     const before = own === undefined ? entry.members.length : own.state === 'coming' ? own.at : 0;
-    const holders =
-      entry.index?.holders(this.#limits.holders, { own, root: entry.root, before }) ?? this.#choose(entry, own, before);
+    const holders = this.#choose(entry, { own, former, before });
     if (holders.length === 0) return this.#grant(chunk, entry, own, peer, nowMs);
-    this.#point(entry, own, peer, holders);
+    const claimer = own ?? this.#join(entry, peer, 'coming');
+    if (claimer !== undefined) point(claimer, holders[0] as Member<Id>, share);
+    // When one that is not remembered has settled is not known: it counts for this chunk, and for good.
+    else (holders[0] as Member<Id>).load += 1;
     return { kind: 'ask', holders: holders.map((member) => member.peer.id) };
   }
 
@@ -113,10 +102,9 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     const member = memberOf(entry, id);
     if (member === undefined || member.peer.gone) return;
     this.#touch(chunk, this.#clock.nowMs());
-    leaveParent(entry, member);
-    member.parent = undefined;
+    leaveParent(member);
     if (entry.root === member) this.#clearRoot(entry);
-    turn(entry, member, outcome === 'held' ? 'held' : 'lost');
+    member.state = outcome === 'held' ? 'held' : 'lost';
   }
 
   forget(id: Id): void {
@@ -129,7 +117,7 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   #peer(id: Id): Peer<Id> {
     let peer = this.#peers.get(id);
     if (peer === undefined) {
-      peer = { id, leases: 0, gone: false };
+      peer = { id, leases: 0, load: 0, gone: false };
       this.#peers.set(id, peer);
     }
     return peer;
@@ -144,8 +132,7 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     }
     if (known !== undefined) this.#entries.delete(chunk);
     else if (this.#entries.size >= this.#limits.chunks) this.#dropOldest();
-    const empty = { members: [], index: undefined, root: undefined, grantedMs: 0, leaseEndsMs: 0, touchedMs: nowMs };
-    const entry: Entry<Id> = known ?? empty;
+    const entry: Entry<Id> = known ?? newEntry(nowMs);
     entry.touchedMs = nowMs;
     this.#entries.set(chunk, entry);
     this.#latest = chunk;
@@ -166,10 +153,17 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   #dropOldest(): void {
     for (const [chunk, entry] of this.#entries) {
       this.#clearRoot(entry);
-      this.#members -= entry.members.length;
+      this.#dropMembers(entry);
       this.#entries.delete(chunk);
       return;
     }
+  }
+
+  #dropMembers(entry: Entry<Id>): void {
+    for (const member of entry.members) leaveParent(member);
+    this.#members -= entry.members.length;
+    entry.members = [];
+    entry.places = undefined;
   }
 
   #endLease(entry: Entry<Id>, nowMs: number): void {
@@ -191,43 +185,48 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   }
 
   /** The holders to ask, best first; none when nobody has the chunk or is fetching it. */
-  #choose(entry: Entry<Id>, own: Member<Id> | undefined, before: number): Member<Id>[] {
+  #choose(
+    entry: Entry<Id>,
+    { own, former, before }: { own: Member<Id> | undefined; former: Member<Id> | undefined; before: number },
+  ): Member<Id>[] {
     const { members, root } = entry;
+    const { holders: most } = this.#limits;
     const best: Member<Id>[] = [];
     const ranks: number[] = [];
     let isAlive = false;
-    for (const [index, member] of members.entries()) {
+    for (let step = 0; step < members.length; step += 1) {
+      const member = members[(entry.turn + step) % members.length] as Member<Id>;
+      const { state } = member;
       if (member === own || member.peer.gone) continue;
       // Who claims again complains of a holder that said it had the chunk.
-      if (member.state === 'held' && member === own?.parent) continue;
-      if (member.state === 'held' || member === root) isAlive = true;
-      else if (member.state !== 'coming' || index >= before) continue;
-      insert(best, ranks, member, this.#rank(member, index), this.#limits.holders);
+      if (state === 'held' && member === former) continue;
+      if (state === 'held' || member === root) isAlive = true;
+      else if (state !== 'coming' || member.at >= before) continue;
+      insert(best, ranks, member, this.#rank(member), most);
+      // Nobody can be better.
+      if (isAlive && ranks.length === most && ranks[most - 1] === 0) break;
     }
+    entry.turn = (best[0]?.at ?? -1) + 1;
     return isAlive ? best : [];
   }
 
-  /** Lower is asked first: free holders by load, then those to be in their order, so that the tree stays flat; then whoever is least loaded. */
-  #rank(member: Member<Id>, index: number): number {
-    const isFree = member.load < this.#limits.fanout;
-    if (isFree) return member.state === 'held' ? member.load : 1_000 + index;
-    return 1_000_000 + 2 * member.load + (member.state === 'held' ? 0 : 1);
-  }
-
-  #point(entry: Entry<Id>, known: Member<Id> | undefined, peer: Peer<Id>, [first]: readonly Member<Id>[]): void {
-    const own = known ?? this.#join(entry, peer, 'coming');
-    if (first !== undefined) addLoad(entry, first, 1);
-    if (own !== undefined) own.parent = first;
+  /**
+   * Lower is asked first: free holders by load, then those to be in their order, so that the tree stays flat; then whoever
+   * is least loaded. A node's load is that of all chunks: else the first to come would send all chunks of a region, and
+   * the others nothing.
+   */
+  #rank({ state, load, peer, at }: Member<Id>): number {
+    const isFree = load < this.#limits.fanout && peer.load < this.#limits.peerLoad;
+    if (isFree) return state === 'held' ? peer.load : RANK.coming + at;
+    return RANK.full + 2 * peer.load + (state === 'held' ? 0 : 1);
   }
 
   #join(entry: Entry<Id>, peer: Peer<Id>, state: Member<Id>['state']): Member<Id> | undefined {
-    if (entry.members.length >= this.#limits.membersPerChunk || this.#members >= this.#limits.members) return undefined;
-    const member: Member<Id> = { peer, state, load: 0, parent: undefined, at: entry.members.length };
-    entry.members.push(member);
-    if (entry.index !== undefined) entry.index.added(member.at);
-    else if (member.at === UNINDEXED_MEMBERS) entry.index = new ClaimIndex(entry.members, this.#limits.fanout);
+    const { members, membersPerChunk, membersPerChunkFull } = this.#limits;
+    const most = this.#members < members / 2 ? membersPerChunk : membersPerChunkFull;
+    if (entry.members.length >= most || this.#members >= members) return undefined;
     this.#members += 1;
-    return member;
+    return addMember(entry, peer, state);
   }
 
   #grant(chunk: Id, entry: Entry<Id>, known: Member<Id> | undefined, peer: Peer<Id>, nowMs: number): LedgerAnswer<Id> {
@@ -235,9 +234,7 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     let own = known;
     if (!entry.members.some((member) => member.state === 'held' && !member.peer.gone)) {
       // Those who wait for the former lease claim again, and then wait behind this one.
-      this.#members -= entry.members.length;
-      entry.members = [];
-      entry.index = undefined;
+      this.#dropMembers(entry);
       own = undefined;
     }
     if (peer.leases < this.#limits.leasesPerPeer) own ??= this.#join(entry, peer, 'fetching');
@@ -246,39 +243,9 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
       if (entry.members.length === 0) this.#entries.delete(chunk);
       return granted;
     }
-    turn(entry, own, 'fetching');
-    own.parent = undefined;
+    own.state = 'fetching';
     peer.leases += 1;
     Object.assign(entry, { root: own, grantedMs: nowMs, leaseEndsMs: nowMs + this.#limits.leaseMs });
     return granted;
   }
-}
-
-function memberOf<Id>({ members, index }: Entry<Id>, id: Id): Member<Id> | undefined {
-  return index === undefined ? members.find(({ peer }) => peer.id === id) : members[index.placeOf(id)];
-}
-
-function turn<Id>({ index }: Entry<Id>, member: Member<Id>, state: Member<Id>['state']): void {
-  member.state = state;
-  index?.changed(member.at);
-}
-
-function addLoad<Id>({ index }: Entry<Id>, member: Member<Id>, more: number): void {
-  member.load += more;
-  index?.changed(member.at);
-}
-
-function leaveParent<Id>(entry: Entry<Id>, member: Member<Id> | undefined): void {
-  if (member?.parent !== undefined) addLoad(entry, member.parent, -1);
-}
-
-/** Keeps the `most` lowest ranks, in order. */
-function insert<Id>(best: Member<Id>[], ranks: number[], member: Member<Id>, rank: number, most: number): void {
-  if (best.length === most && rank >= (ranks[most - 1] as number)) return;
-  let at = best.length;
-  while (at > 0 && (ranks[at - 1] as number) > rank) at -= 1;
-  best.splice(at, 0, member);
-  ranks.splice(at, 0, rank);
-  best.length = Math.min(best.length, most);
-  ranks.length = best.length;
 }

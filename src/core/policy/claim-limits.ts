@@ -6,16 +6,36 @@ export const CLAIM_LIMITS = {
   leaseLongestMs: 60_000,
   /** A chunk nobody claims or settles is forgotten: announcements are in place long before. */
   retainMs: 120_000,
-  /** Nodes that are pointed at one holder first: its uplink is shared by these, and a tree of 4 is 5 deep for 1,000. */
+  /** Nodes that are pointed at one holder of a chunk first: its uplink is shared by these, and a tree of 4 is 5 deep for 1,000. */
   fanout: 4,
+  /**
+   * … of all chunks together, in shares (`claimShare`): two and a half nodes for each chunk of a region. What one holder
+   * has to send it then sends while others send the rest. Of 300 nodes, 8 to 12 did as well, 4 and 16 worse
+   * (docs/studies/flash-crowd.md).
+   */
+  peerLoad: 10,
   /** Holders in one answer: the first and two for when it is gone. */
   holders: 3,
   /** Chunks remembered; the one touched longest ago leaves. About 250 bytes each. */
   chunks: 100_000,
-  /** Claimers remembered per chunk; later ones are pointed at these and are leaves. */
-  membersPerChunk: 256,
-  /** Claimers remembered over all chunks, about 50 bytes each. */
+  /**
+   * Claimers remembered per chunk, and when half of all are used up; later ones are pointed at these and are leaves. With
+   * 256, the first 256 of 10,000 nodes sent everything to everybody.
+   */
+  membersPerChunk: 2_048,
+  membersPerChunkFull: 256,
+  /** Claimers remembered over all chunks, about 70 bytes each. */
   members: 500_000,
   /** Chunks one node may be fetching by our leave; what it claims beyond is granted and not remembered. */
   leasesPerPeer: 20_000,
 } as const;
+
+/** Chunks of a claim that count fully: a region of 4 MiB has four of 1 MiB. */
+const FULL_SHARES = 4;
+/** Shares are multiples of it, so that they add up and cancel exactly. */
+const SHARE_STEP = 1 / 256;
+
+/** What each of so many chunks of one claim counts against who is to send it: small ones are asked for together. */
+export function claimShare(chunks: number): number {
+  return Math.max(1, Math.floor(Math.min(1, FULL_SHARES / chunks) / SHARE_STEP)) * SHARE_STEP;
+}

@@ -10,9 +10,9 @@ export interface PrefetchPlan {
   /** Names this node and this layer: another seed gives the rest in another order. */
   readonly seed: string;
   /**
-   * Other nodes may start the same image at this moment: then the start's part, too, comes in an order of the seed's, so
-   * that each node is the first to have some of it. In one order for all, the node that is ahead sends everything to
-   * everybody (docs/studies/flash-crowd.md).
+   * Other nodes may start the same image at this moment: then the start's part, too, comes in an order of the seed's
+   * (start-pool.ts), so that each node is the first to have some of it. In one order for all, the node that is ahead sends
+   * everything to everybody (docs/studies/flash-crowd.md).
    */
   readonly isShared?: boolean;
   /** Length of a piece of the rest, bytes. */
@@ -25,15 +25,8 @@ export interface PrefetchPlan {
  */
 export const PREFETCH_RUN_BYTES = 4 * 1024 * 1024;
 
-/**
- * What a start is likely to read: what the image marks, then what an earlier start read, cut into pieces; in that order,
- * or in the seed's when the start is shared.
- */
-export function startOrder(plan: PrefetchPlan): Iterable<ByteRange> {
-  return plan.isShared === true ? shuffled([...inOrder(plan)], plan.seed) : inOrder(plan);
-}
-
-function* inOrder(plan: PrefetchPlan): Generator<ByteRange> {
+/** What a start is likely to read: what the image marks, then what an earlier start read, cut into pieces. */
+export function* startOrder(plan: PrefetchPlan): Generator<ByteRange> {
   const { deviceSize, hintBytes, recorded, runBytes = PREFETCH_RUN_BYTES } = plan;
   const hinted = Math.min(hintBytes, deviceSize);
   yield* pieces(0, hinted, runBytes);

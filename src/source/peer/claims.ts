@@ -1,6 +1,6 @@
 import type { Clock } from '../../clock.ts';
 import type { ClaimLedger, LedgerAnswer } from '../../core/policy/claim-ledger.ts';
-import { CLAIM_LIMITS } from '../../core/policy/claim-limits.ts';
+import { CLAIM_LIMITS, claimShare } from '../../core/policy/claim-limits.ts';
 import { createExpiringSet } from '../../core/policy/expiring-set.ts';
 import { hasCode } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
@@ -87,8 +87,9 @@ class SwarmClaims implements Claims {
   answer(from: string, { digests }: ClaimRequest): Uint8Array {
     const peers: PeerAddress[] = [];
     const places = new Map<string, number>();
+    const share = claimShare(digests.length);
     const answers = digests.map((digest): WireClaim => {
-      const answer = this.#parts.ledger.claim(from, digest);
+      const answer = this.#parts.ledger.claim(from, digest, share);
       if (answer.kind === 'granted') return answer;
       const holders = answer.holders.map((id) => this.#placeIn(peers, places, id)).filter((at) => at !== undefined);
       return holders.length > 0 ? { kind: 'ask', holders } : { kind: 'granted', leaseMs: CLAIM_LIMITS.leaseMs };
@@ -110,7 +111,7 @@ class SwarmClaims implements Claims {
         const answers =
           id === table.self.id
             ? await this.#named(
-                request.digests.map((digest) => ledger.claim(id, digest)),
+                request.digests.map((digest) => ledger.claim(id, digest, claimShare(request.digests.length))),
                 signal,
               )
             : await this.#ask(id, request, signal);

@@ -91,7 +91,7 @@ export const SWARM_LIMITS = {
 } as const;
 
 /** Bytes one ledger entry and one ledger member take, rounded up. */
-const LEDGER_BYTES = { chunk: 256, member: 56 };
+const LEDGER_BYTES = { chunk: 256, member: 80 };
 /** libp2p's own objects of a connection, and what identify and ping may have unread. */
 const CONNECTION_BYTES = 192 * KIB;
 const PEER_BYTES = 512;

@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import type { Digest } from '../../core/digest.ts';
 import { type ClaimLedger, createClaimLedger } from '../../core/policy/claim-ledger.ts';
-import { CLAIM_LIMITS } from '../../core/policy/claim-limits.ts';
+import { CLAIM_LIMITS, claimShare } from '../../core/policy/claim-limits.ts';
 import type { ClaimAnswer, HeldChunks, Neighbour, PeerDirectory } from './directory.ts';
 
 /** A swarm within one process: what its members tell each other arrives at once. */
@@ -73,8 +73,9 @@ class HubMember implements MemoryDirectory {
     { signal }: { signal: AbortSignal },
   ): Promise<readonly ClaimAnswer[]> {
     signal.throwIfAborted();
+    const share = claimShare(digests.length);
     return digests.map((digest): ClaimAnswer => {
-      const answer = this.#hub.ledger.claim(this.self.id, digest);
+      const answer = this.#hub.ledger.claim(this.self.id, digest, share);
       if (answer.kind === 'granted') return answer;
       const holders = answer.holders.map((id) => this.#neighbour(id)).filter((holder) => holder !== undefined);
       return holders.length > 0 ? { kind: 'ask', holders } : { kind: 'granted', leaseMs: CLAIM_LIMITS.leaseMs };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { createClaimLedger, type LedgerAnswer } from '../../../src/core/policy/claim-ledger.ts';
-import { CLAIM_LIMITS } from '../../../src/core/policy/claim-limits.ts';
+import { CLAIM_LIMITS, claimShare } from '../../../src/core/policy/claim-limits.ts';
 
 function ledgerAt(init: Parameters<typeof createClaimLedger>[1] = {}) {
   const clock = { ms: 0, nowMs: () => clock.ms };
@@ -66,6 +66,67 @@ test('later claimers ask those who have the chunk, the least loaded first', () =
   ledger.settle('c', 'x', 'held');
   const next = ['h', 'i', 'j'].map((id) => holders(ledger.claim(id, 'x'))[0]);
   assert.deepEqual(next, ['c', 'c', 'a'], 'loads: a 2, b 2, c 0');
+});
+
+test('who is to send one chunk to many is not the one to ask for the next', () => {
+  const { ledger } = ledgerAt({ peerLoad: 4 });
+  const chunks = ['w', 'x', 'y', 'z'];
+  const parents = ['root', 'a', 'b', 'c', 'd', 'e'].map((id) => chunks.map((chunk) => ledger.claim(id, chunk)));
+  assert.ok(parents[0]?.every(({ kind }) => kind === 'granted'));
+  const firsts = parents.slice(1).map((answers) => answers.map((answer) => holders(answer)[0]));
+  assert.deepEqual(firsts[0], ['root', 'root', 'root', 'root']);
+  assert.deepEqual(firsts[1], ['a', 'a', 'a', 'a'], 'the root has four to send');
+  assert.deepEqual(firsts[2], ['b', 'b', 'b', 'b']);
+  for (const chunk of chunks) ledger.settle('a', chunk, 'held');
+  assert.equal(holders(ledger.claim('f', 'w'))[0], 'root', 'it has nothing to send now, and a has four');
+});
+
+test('of holders with nothing to send another one is named first each time', () => {
+  const { ledger } = ledgerAt();
+  ledger.claim('a', 'x');
+  for (const id of ['b', 'c', 'd']) ledger.claim(id, 'x');
+  for (const id of ['a', 'b', 'c', 'd']) ledger.settle(id, 'x', 'held');
+  const named = ['e', 'f', 'g', 'h'].map((id) => {
+    const first = holders(ledger.claim(id, 'x'))[0];
+    ledger.settle(id, 'x', 'failed');
+    return first;
+  });
+  assert.ok(new Set(named).size > 2, named.join(' '));
+});
+
+test('claimers that are not remembered are pointed at all of those that are, in turn', () => {
+  const { ledger } = ledgerAt({ membersPerChunk: 8 });
+  for (let index = 0; index < 8; index += 1) ledger.claim(`member ${index}`, 'x');
+  const asked = new Map<string, number>();
+  for (let index = 0; index < 80; index += 1) {
+    const first = holders(ledger.claim(`guest ${index}`, 'x'))[0] as string;
+    asked.set(first, (asked.get(first) ?? 0) + 1);
+  }
+  assert.ok(asked.size >= 6, JSON.stringify([...asked]));
+  assert.ok(Math.max(...asked.values()) <= 20, JSON.stringify([...asked]));
+});
+
+test('what a node was to send of a chunk that is forgotten does not count any more', () => {
+  const { clock, ledger } = ledgerAt({ peerLoad: 2 });
+  for (const id of ['a', 'c', 'd']) ledger.claim(id, 'x');
+  clock.ms = CLAIM_LIMITS.retainMs;
+  for (const id of ['a', 'b']) {
+    ledger.claim(id, 'y');
+    ledger.settle(id, 'y', 'held');
+  }
+  assert.deepEqual(ledger.size, { chunks: 1, members: 2 });
+  const named = ['p', 'q'].map((id) => holders(ledger.claim(id, 'y'))[0]);
+  assert.deepEqual(named.toSorted(), ['a', 'b']);
+});
+
+test('the chunks of one claim together count for no more than a region of large ones', () => {
+  assert.deepEqual([1, 2, 4, 8, 1_024].map(claimShare), [1, 1, 1, 0.5, 1 / 256]);
+  assert.equal(claimShare(3), 1);
+  const { ledger } = ledgerAt();
+  const small = Array.from({ length: 256 }, (_, index) => `small ${index}`);
+  for (const chunk of small) ledger.claim('root', chunk);
+  for (const chunk of small) ledger.settle('root', chunk, 'held');
+  for (const chunk of small) assert.equal(holders(ledger.claim('a', chunk, claimShare(small.length)))[0], 'root');
 });
 
 test('who gives up lets the next claimer fetch', () => {

@@ -5,11 +5,12 @@ import { createStartPool } from '../../../src/core/policy/start-pool.ts';
 const MIB = 1024 * 1024;
 
 /** Everything a pool gives, as "layer@MiB". */
-function drain(layers: readonly string[], init: { isShared: boolean; node?: string }): string[] {
+function drain(layers: readonly string[], init: { isShared: boolean; node?: string; hintMib?: number }): string[] {
+  const hintBytes = (init.hintMib ?? 32) * MIB;
   const pool = createStartPool<string>();
   for (const layer of layers) {
     const seed = `${init.node ?? 'a'} ${layer}`;
-    pool.add(layer, { deviceSize: 64 * MIB, hintBytes: 32 * MIB, recorded: [], seed, isShared: init.isShared });
+    pool.add(layer, { deviceSize: 128 * MIB, hintBytes, recorded: [], seed, isShared: init.isShared });
   }
   const got: string[] = [];
   for (let piece = pool.next(); piece !== undefined; piece = pool.next()) {
@@ -39,6 +40,18 @@ test('a shared start gives every piece of all layers once, mixed, in another ord
   // The first quarter is of several layers, and not the same on both nodes.
   assert.ok(new Set(a.slice(0, 8).map((piece) => piece[0])).size >= 3);
   assert.ok(a.slice(0, 8).filter((piece) => b.slice(0, 8).includes(piece)).length < 6);
+});
+
+test('a crowd begins with few pieces, the first of all layers, and spreads over all of them', () => {
+  const layers = Array.from({ length: 8 }, (_, index) => `layer ${index}`);
+  const nodes = Array.from({ length: 50 }, (_, index) => `node ${index}`);
+  const orders = nodes.map((node) => drain(layers, { isShared: true, node, hintMib: 64 }));
+  const wanted = (place: number): Set<string> => new Set(orders.map((order) => order[place] as string));
+  assert.equal(wanted(0).size <= 16, true);
+  for (const piece of wanted(0)) assert.match(piece, /^layer \d@[04]$/);
+  assert.ok(wanted(0).size > 10, 'each node is first with something');
+  assert.ok(wanted(4).size > 20);
+  assert.ok(wanted(20).size > 35, `${wanted(20).size} different pieces of 50 nodes`);
 });
 
 test('a layer that fails is forgotten, the others are not', () => {
