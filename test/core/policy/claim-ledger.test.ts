@@ -94,6 +94,22 @@ test('of holders with nothing to send another one is named first each time', () 
   assert.ok(new Set(named).size > 2, named.join(' '));
 });
 
+test('for one claim only some of many claimers are looked at, and others for the next', () => {
+  const { ledger } = ledgerAt({ looks: 4, holders: 1, peerLoad: 3 });
+  const all = Array.from({ length: 16 }, (_, index) => `holder ${index}`);
+  for (const id of all) ledger.claim(id, 'x');
+  for (const id of all) ledger.settle(id, 'x', 'held');
+  // Only the last one has nothing to send.
+  for (const id of all.slice(0, -1)) {
+    ledger.claim(id, id);
+    ledger.claim(`reader of ${id}`, id);
+  }
+  const named = Array.from({ length: 16 }, (_, index) => holders(ledger.claim(`claimer ${index}`, 'x'))[0]);
+  assert.notEqual(named[0], 'holder 15');
+  assert.ok(named.includes('holder 15'), named.join(' '));
+  assert.ok(new Set(named).size >= 8, named.join(' '));
+});
+
 test('claimers that are not remembered are pointed at all of those that are, in turn', () => {
   const { ledger } = ledgerAt({ membersPerChunk: 8 });
   for (let index = 0; index < 8; index += 1) ledger.claim(`member ${index}`, 'x');
