@@ -190,7 +190,7 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     { own, former, before }: { own: Member<Id> | undefined; former: Member<Id> | undefined; before: number },
   ): Member<Id>[] {
     const { members, root } = entry;
-    const { holders: most, looks } = this.#limits;
+    const { holders: most, looks, littleLoad } = this.#limits;
     const best: Member<Id>[] = [];
     const ranks: number[] = [];
     let isAlive = false;
@@ -203,8 +203,8 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
       if (state === 'held' || member === root) isAlive = true;
       else if (state !== 'coming' || member.at >= before) continue;
       insert(best, ranks, member, this.#rank(member), most);
-      // Nobody can be better, or few would be.
-      if (isAlive && ranks.length === most && (ranks[most - 1] === 0 || step >= looks)) break;
+      // Nobody can be much better, or few would be.
+      if (isAlive && ranks.length === most && ((ranks[most - 1] as number) <= littleLoad || step >= looks)) break;
     }
     entry.turn = (best[0]?.at ?? -1) + 1;
     return isAlive ? best : [];

@@ -17,10 +17,12 @@ export const CLAIM_LIMITS = {
   /** Holders in one answer: the first and two for when it is gone. */
   holders: 3,
   /**
-   * Claimers looked at for one claim, others with the next: the best of so many starts 1,000 nodes as fast as the best of
-   * all, for a quarter less processor time of the simulation. With 32, p99 was a tenth later.
+   * Claimers looked at for one claim, others with the next; fewer when enough hold the chunk and have no more than this to
+   * send, in shares. The best of so many starts 1,000 nodes as fast as the best of all, for a third less processor time of
+   * the simulation. With 32, p99 was a tenth later.
    */
   looks: 128,
+  littleLoad: 2,
   /** Chunks remembered; the one touched longest ago leaves. About 250 bytes each. */
   chunks: 100_000,
   /**
