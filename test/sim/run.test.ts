@@ -155,3 +155,13 @@ test('a limited request rate at the registry spaces requests out', async () => {
   const { totalMs } = await run('plain', { 'registry.requests_per_s': 1, 'registry.egress_mbit_per_s': 100_000 });
   assert.ok(totalMs > 15_000, `${totalMs}`);
 });
+
+test('a read does not wait for a directory that is slower than its search may take', async () => {
+  const text = BASE.replace('latency_ms = 0', 'latency_ms = 100').replace(
+    'size_mib = 32\nlayers = 2',
+    'size_mib = 1\nlayers = 1\nfile_kib = 1024',
+  );
+  const { startMs } = await run('shoal', { 'nodes.count': 4, 'registry.egress_mbit_per_s': 1_000 }, text);
+  // The claim and the chunk take most of it; the answer of the directory would take 340 ms more.
+  assert.ok(startMs.p50 < 900, `${startMs.p50}`);
+});
