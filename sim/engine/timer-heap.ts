@@ -10,8 +10,8 @@ const FIRST_CAPACITY = 1_024;
 const ARITY = 4;
 
 /**
- * A min-heap by time, then by a number of their own: timers are most of what a simulation does. Its keys are in flat arrays, and
- * it orders numbers of slots: moving them touches no timer, each of which would be far from the last in memory.
+ * A min-heap by time, then by a number of their own: timers are most of what a simulation does. Its keys are in flat
+ * arrays, and it orders numbers of slots: moving them touches no timer, each of which would be far from the last in memory.
  */
 export class TimerHeap<T extends Placed> {
   #times = new Float64Array(FIRST_CAPACITY);

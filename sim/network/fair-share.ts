@@ -1,7 +1,7 @@
 import { IndexedHeap } from '../engine/indexed-heap.ts';
 import type { EventSource } from '../engine/timeline.ts';
-import { Flow, leastOffer, tightest, tooTight } from './flow.ts';
-import type { Books, Link, Pipe, Transfer } from './pipe.ts';
+import { type Flow, leastOffer, tightest, tooTight } from './flow.ts';
+import type { Books, Link, Pipe } from './pipe.ts';
 import { clearBound, noteReservation, noteReservations, PipeBooks } from './pipe.ts';
 
 export type { Link, Transfer } from './pipe.ts';
@@ -12,9 +12,7 @@ export type { Link, Transfer } from './pipe.ts';
  */
 export interface FairNetwork extends EventSource, Books {
   link(name: string, bytesPerMs: number): Link;
-  /** Moves `bytes` over every link of `path` at once; calls `done` when the last byte arrived. */
-  start(path: readonly Link[], bytes: number, done: () => void): Transfer;
-  /** The same for a transfer that knows what to do when its last byte arrived. */
+  /** Moves a transfer's bytes over every link of its path at once; tells it when the last one arrived. */
   begin(flow: Flow): void;
   /** What moves over any of these links, in the order of its beginning. */
   flowsOn(links: readonly Link[]): Flow[];
@@ -35,19 +33,6 @@ const ARRIVED_BYTES = 1e-6;
 /** A network without links. */
 export function createFairNetwork(components: { nowMs: () => number }, init: { tolerance?: number } = {}): FairNetwork {
   return new Network(components.nowMs, init.tolerance ?? FAIRNESS_TOLERANCE);
-}
-
-class PlainFlow extends Flow {
-  readonly #done: () => void;
-
-  constructor(network: Books, init: { path: readonly Link[]; bytes: number; done: () => void }) {
-    super(network, init.path, init.bytes);
-    this.#done = init.done;
-  }
-
-  arrived(): void {
-    this.#done();
-  }
 }
 
 class Network implements FairNetwork {
@@ -74,12 +59,6 @@ class Network implements FairNetwork {
     if (!(bytesPerMs > 0)) throw new RangeError(`link ${name} has no capacity`);
     this.#order += 1;
     return this.#pipes.make(name, bytesPerMs, this.#order);
-  }
-
-  start(path: readonly Link[], bytes: number, done: () => void): Transfer {
-    const flow = new PlainFlow(this, { path, bytes, done });
-    this.begin(flow);
-    return flow;
   }
 
   begin(flow: Flow): void {

@@ -3,9 +3,25 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { createRandom } from '../../sim/engine/random.ts';
 import { createTimeline } from '../../sim/engine/timeline.ts';
-import { createFairNetwork, type Link, type Transfer } from '../../sim/network/fair-share.ts';
+import { createFairNetwork, type FairNetwork, type Link, type Transfer } from '../../sim/network/fair-share.ts';
+import { Flow } from '../../sim/network/flow.ts';
 
 const never = { isOver: () => false, signal: new AbortController().signal };
+
+class Told extends Flow {
+  readonly arrived: () => void;
+
+  constructor(network: FairNetwork, init: { path: readonly Link[]; bytes: number; done: () => void }) {
+    super(network, init.path, init.bytes);
+    this.arrived = init.done;
+  }
+}
+
+function begin(network: FairNetwork, path: readonly Link[], bytes: number, done: () => void): Transfer {
+  const flow = new Told(network, { path, bytes, done });
+  network.begin(flow);
+  return flow;
+}
 
 function makeNetwork(tolerance?: number) {
   const timeline = createTimeline();
@@ -17,7 +33,7 @@ function makeNetwork(tolerance?: number) {
 test('a transfer on an idle link takes its bytes divided by the capacity', async () => {
   const { timeline, network } = makeNetwork();
   let doneMs = 0;
-  network.start([network.link('up', 125_000), network.link('down', 12_500)], 1_250_000, () => {
+  begin(network, [network.link('up', 125_000), network.link('down', 12_500)], 1_250_000, () => {
     doneMs = timeline.nowMs();
   });
   await timeline.run(never);
@@ -29,7 +45,7 @@ test('N transfers from one link end together, after N times as long', async () =
   const up = network.link('up', 1_000);
   const ends: number[] = [];
   for (let node = 0; node < 50; node += 1) {
-    network.start([up, network.link(`down ${node}`, 1_000)], 10_000, () => ends.push(timeline.nowMs()));
+    begin(network, [up, network.link(`down ${node}`, 1_000)], 10_000, () => ends.push(timeline.nowMs()));
   }
   await timeline.run(never);
   assert.equal(ends.length, 50);
@@ -40,8 +56,8 @@ test('what a transfer cannot use because of a narrow link goes to the others', a
   const { timeline, network } = makeNetwork();
   const up = network.link('up', 100);
   const ends = new Map<string, number>();
-  network.start([up, network.link('narrow', 10)], 1_000, () => ends.set('narrow', timeline.nowMs()));
-  network.start([up, network.link('wide', 1_000)], 9_000, () => ends.set('wide', timeline.nowMs()));
+  begin(network, [up, network.link('narrow', 10)], 1_000, () => ends.set('narrow', timeline.nowMs()));
+  begin(network, [up, network.link('wide', 1_000)], 9_000, () => ends.set('wide', timeline.nowMs()));
   await timeline.run(never);
   assert.deepEqual([...ends.values()], [100, 100]);
 });
@@ -49,9 +65,9 @@ test('what a transfer cannot use because of a narrow link goes to the others', a
 test('a cancelled transfer leaves its share to the others, and says how far it came', async () => {
   const { timeline, network } = makeNetwork();
   const up = network.link('up', 100);
-  const given = network.start([up], 10_000, () => assert.fail('it was cancelled'));
+  const given = begin(network, [up], 10_000, () => assert.fail('it was cancelled'));
   let doneMs = 0;
-  network.start([up], 10_000, () => {
+  begin(network, [up], 10_000, () => {
     doneMs = timeline.nowMs();
   });
   timeline.after(50, () => given.cancel());
@@ -95,7 +111,7 @@ test('with transfers coming and going the shares stay within the tolerance of ma
       const start = (): void => {
         const ends = [up[random.below(nodes)] as Link, down[random.below(nodes)] as Link] as const;
         const path = random.next() < 0.5 ? [ends[0], core, ends[1]] : ends;
-        const flow: Transfer = network.start(path, 500 + random.below(5_000), () => {
+        const flow: Transfer = begin(network, path, 500 + random.below(5_000), () => {
           flows.delete(flow);
           if (random.next() < 0.9) start();
         });

@@ -54,7 +54,10 @@ interface Peer {
   servedAt: number;
 }
 
-/** Uploads that wait, in the order of their coming, and whose they are, side by side: the first `size` of lists that never shrink. */
+/**
+ * Uploads that wait, in the order of their coming, and whose they are, side by side: the first `size` of lists that never
+ * shrink.
+ */
 interface Waiting<T> {
   readonly uploads: (T | undefined)[];
   readonly peers: (Peer | undefined)[];
