@@ -148,9 +148,8 @@ export async function runDaemon(
       { root, readAheadKb: READ_AHEAD_KB, backing: trap.kind === 'fuse' ? 'file-or-loop' : 'file' },
     );
     let serving = false;
-    stack.defer(() => (serving ? undefined : leaveAsFound({ trap, runs })));
+    stack.defer(() => (serving ? undefined : leaveAsFound({ trap, runs, faults: faultLoop })));
     await takeOver(root, { trap, runs, log });
-    await trap.start();
     const trace = createFaultTrace({ clock: parts.clock, imagesOf: (blob) => images.namesOf(blob), cpu: cpuTime });
     faultLoop = createFaultLoop(
       {

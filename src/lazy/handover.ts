@@ -9,27 +9,42 @@ import type { LazyRuns } from './runs.ts';
 /** Grace for readers that were answered with an error to let go of their file system at shutdown. */
 const LET_GO_MS = 8_000;
 
-/** Adopts mounts whose readers the trap still holds back; takes away those that nobody can serve any more. */
+/**
+ * Adopts mounts whose readers the trap still holds back, takes away those that nobody can serve any more, and starts the
+ * trap.
+ */
 export async function takeOver(root: string, parts: { trap: KernelTrap; runs: LazyRuns; log: Logger }): Promise<void> {
   const { trap, runs, log } = parts;
   if (trap.kind === 'fuse') {
     await runs.discardFormer();
+    await trap.start();
     return;
   }
-  const adopted = await runs.adopt();
+  const { adopted, refused } = await runs.adopt();
   if (adopted > 0) log.info('took over the mounts of a former daemon', { runs: adopted, waiting: trap.recovered });
-  if (!trap.lost || (adopted === 0 && findLeftovers(root).length === 0)) return;
-  // Between the loss of the trap and this moment readers may have been given holes that now sit in the page cache.
-  log.error(
-    'the keeper of a former daemon is gone: reads meanwhile may have seen zeros; restart containers of lazy images',
-  );
-  await dropCaches();
+  if (trap.lost && (adopted > 0 || findLeftovers(root).length > 0)) {
+    // Between the loss of the trap and this moment readers may have been given holes that now sit in the page cache.
+    log.error(
+      'the keeper of a former daemon is gone: reads meanwhile may have seen zeros; restart containers of lazy images',
+    );
+    await dropCaches();
+  }
+  await trap.start({ knowsAll: refused === 0 });
 }
 
 /** When the start fails: readers that a former daemon left waiting go on waiting, for one that starts. */
-export async function leaveAsFound({ trap, runs }: { trap: KernelTrap; runs: LazyRuns }): Promise<void> {
-  if (runs.blobsInUse().size > 0) await trap.abandon();
-  else await trap.close();
+export async function leaveAsFound(parts: {
+  trap: KernelTrap;
+  runs: LazyRuns;
+  faults: FaultLoop | undefined;
+}): Promise<void> {
+  const { trap, runs, faults } = parts;
+  if (runs.blobsInUse().size === 0) {
+    await trap.close();
+    return;
+  }
+  await trap.abandon();
+  faults?.leave();
 }
 
 /**
@@ -58,4 +73,5 @@ export async function stopServing(parts: {
     runs: alive.join(','),
   });
   await trap.abandon();
+  faults.leave();
 }

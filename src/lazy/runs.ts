@@ -32,8 +32,8 @@ export interface LazyRuns {
   isMounted(name: string): boolean;
   /** Releases each run on record or mounted whose owner is gone: a daemon that was killed may have left it. */
   releaseUnowned(isOwned: (name: string) => boolean): Promise<void>;
-  /** Takes over the mounts a former daemon left; returns how many. Call before faults are served. */
-  adopt(): Promise<number>;
+  /** Takes over the mounts a former daemon left; says how many, and how many it could not. Call before faults are served. */
+  adopt(): Promise<{ readonly adopted: number; readonly refused: number }>;
   /** Instead of `adopt` where a former daemon's mounts are dead: takes them out of the tree, to be made anew. */
   discardFormer(): Promise<void>;
   /** Mounts per blob. */
@@ -170,14 +170,14 @@ export function createLazyRuns(
     else if (record !== undefined) await records.put({ ...record, sysfsName: null });
   }
 
-  /** Takes one mount of a former daemon over; false when nothing of it lives or it cannot be served. */
-  async function adoptOne(record: RunRecord): Promise<boolean> {
+  /** Takes one mount of a former daemon over. */
+  async function adoptOne(record: RunRecord): Promise<'adopted' | 'gone' | 'refused'> {
     const target = targetOf(record);
     const mounted = adoptErofs(target, record.sysfsName ?? undefined);
     const visible = isMounted(target);
     if (!visible && (record.sysfsName === null || !mounted.inUse())) {
       if (record.released === true) await records.remove(record.name);
-      return false;
+      return 'gone';
     }
     const held: Digest[] = [];
     try {
@@ -193,11 +193,11 @@ export function createLazyRuns(
       });
       for (const blob of held) await devices.release(blob);
       await mounted.unmount();
-      return false;
+      return 'refused';
     }
     if (visible && record.released !== true) live.set(record.name, { record, mounted });
     else lingering.add({ record, mounted });
-    return true;
+    return 'adopted';
   }
 
   async function release(name: string): Promise<void> {
@@ -274,11 +274,15 @@ export function createLazyRuns(
     },
 
     async adopt() {
-      let count = 0;
+      const count = { adopted: 0, gone: 0, refused: 0 };
       const known = await records.list();
       const targets = new Set(known.map(targetOf));
-      for (const { target } of findLeftovers(init.root)) if (!targets.has(target)) await unmountPath(target);
-      for (const record of known) if (await adoptOne(record)) count += 1;
+      for (const { target } of findLeftovers(init.root)) {
+        if (targets.has(target)) continue;
+        await unmountPath(target);
+        count.refused += 1;
+      }
+      for (const record of known) count[await adoptOne(record)] += 1;
       if (lingering.size > 0) watchLingering();
       return count;
     },

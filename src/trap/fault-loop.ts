@@ -29,6 +29,8 @@ export interface FaultLoop {
   stats(): FaultLoopStats;
   /** Aborts what is being filled (those readers get EIO) and answers later faults with EIO. Idempotent. */
   stop(): void;
+  /** Once the trap is abandoned: aborts what is being filled, and says nothing of it, its readers wait. Idempotent. */
+  leave(): void;
 }
 
 /** What the loop works with. */
@@ -66,7 +68,7 @@ const LOG_EVERY_MS = 5000;
 /** Starts answering the faults of `trap`; never throws, never leaves a fault unanswered. */
 export function createFaultLoop(components: FaultLoopComponents, init: FaultLoopInit = {}): FaultLoop {
   const loop = new Loop(components, init);
-  return { done: loop.run(), stats: () => loop.stats(), stop: () => loop.stop() };
+  return { done: loop.run(), stats: () => loop.stats(), stop: () => loop.stop(), leave: () => loop.leave() };
 }
 
 class Loop {
@@ -80,6 +82,7 @@ class Loop {
   readonly #impatientUntil = new Map<number, number>();
   readonly #idle = new Set<() => void>();
   readonly #turn: (() => void)[] = [];
+  #left = false;
   #inFlight = 0;
   #waiting = 0;
   #filled = 0;
@@ -107,6 +110,11 @@ class Loop {
     this.#stopping.abort(new ShoalError('UNAVAILABLE', 'the daemon is stopping'));
   }
 
+  leave(): void {
+    this.#left = true;
+    this.stop();
+  }
+
   async #serve(fault: Fault): Promise<void> {
     const { trap, clock } = this.#parts;
     const startedAt = clock.nowMs();
@@ -119,7 +127,7 @@ class Loop {
       if (clock.nowMs() - startedAt >= LONG_FAILURE_MS) this.#waitedInVain(fault.device);
       answer = errnoFor(error);
       this.#failed += 1;
-      this.#report(fault, error);
+      if (!this.#left) this.#report(fault, error);
     } finally {
       trap.answer(fault, answer);
       this.#observe(clock.nowMs() - startedAt);

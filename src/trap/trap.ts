@@ -68,8 +68,12 @@ export interface KernelTrap extends Trap {
    * with `fuse`, fail). Attach what is known at once, then drop caches, or mount anew.
    */
   readonly lost: boolean;
-  /** Starts handing out faults; attach every device known from before first. Idempotent. */
-  start(): Promise<void>;
+  /**
+   * Starts handing out faults; attach every device known from before first. `knowsAll`: these are all that anyone may
+   * still read; a former daemon's event whose file it had no time to look at is then filled in all of them, and denied
+   * otherwise. Idempotent.
+   */
+  start(options?: { knowsAll?: boolean }): Promise<void>;
   /**
    * Instead of `close`, when mounts stay in use: cold reads then wait for the next daemon (`fanotify`) or fail (`fuse`),
    * and never see a hole. Idempotent.

@@ -6,7 +6,7 @@ import { unmount } from '../../src/kernel/mount-api.ts';
 import { type LabContainerd, startContainerd } from '../lab/containerd.ts';
 import { type LabImages, prepareImages } from '../lab/images.ts';
 import { mountsBelow, processesOf } from '../lab/leftovers.ts';
-import { waitFor } from '../lab/process.ts';
+import { addToError, waitFor } from '../lab/process.ts';
 import { type LabRegistry, startRegistry } from '../lab/registry.ts';
 import { type LabShoal, startShoal } from '../lab/shoal.ts';
 
@@ -87,7 +87,7 @@ export async function withNode(
     try {
       await use({ dir, registry, shoal, containerd });
     } catch (error) {
-      if (error instanceof Error) error.message += `\n--- end of shoal's log\n${await logTail(shoal)}`;
+      addToError(error, `\n--- end of shoal's log\n${await logTail(shoal)}`);
       throw error;
     }
   });

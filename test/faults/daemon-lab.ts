@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { processIdentity } from '../../src/kernel/pidfd.ts';
 import { labImages, mountsBelow, processesOf } from '../e2e/node-lab.ts';
 import { type LabContainerd, startContainerd } from '../lab/containerd.ts';
-import { run } from '../lab/process.ts';
+import { addToError, run } from '../lab/process.ts';
 import { type LabRegistry, startRegistry } from '../lab/registry.ts';
 import { type LabShoal, SHOAL_MAIN, startShoal } from '../lab/shoal.ts';
 import type { ReaderReport } from './compare-reader.ts';
@@ -124,7 +124,7 @@ export async function withFaultLab<T>(
     return await use(lab);
   } catch (error) {
     const log = await readFile(join(home, 'shoal.log'), 'utf8').catch(() => '');
-    if (error instanceof Error) error.message += `\n--- end of shoal's log\n${log.split('\n').slice(-40).join('\n')}`;
+    addToError(error, `\n--- end of shoal's log\n${log.split('\n').slice(-40).join('\n')}`);
     throw error;
   }
 }

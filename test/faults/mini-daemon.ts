@@ -35,7 +35,7 @@ const trap =
     ? await createFuseTrap({ log }, { runDir })
     : await createFanotifyTrap({ log, clock: systemClock }, { runDir, onFatal });
 const path = await trap.attach(device);
-await trap.start();
+await trap.start({ knowsAll: true });
 const waiting = trap.stats().cold;
 await delay(PUNCH_AFTER_MS);
 await syscallAsync('fallocate', device.fd, PUNCH_HOLE_KEEP_SIZE, 0, size);

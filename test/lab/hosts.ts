@@ -5,7 +5,7 @@ import type { StatusReport } from '../../src/control/status.ts';
 import { type LabContainerd, startContainerd } from './containerd.ts';
 import { claimLab, remainsOf, sweepLab } from './lab-name.ts';
 import { createNetwork, type LabNetwork } from './network.ts';
-import { type CommandResult, waitFor } from './process.ts';
+import { addToError, type CommandResult, waitFor } from './process.ts';
 import { type LabRegistry, startRegistry } from './registry.ts';
 import { runScript } from './run-script.ts';
 import { type LabShoal, startShoal } from './shoal.ts';
@@ -134,7 +134,7 @@ async function build<T>(name: string, dir: string, init: HostsInit, use: (lab: L
       plugRegistry: (isPlugged) => network.plug(REGISTRY, isPlugged),
     });
   } catch (error) {
-    if (error instanceof Error) error.message += await logTails(hosts);
+    addToError(error, await logTails(hosts));
     throw error;
   }
 }

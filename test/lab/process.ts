@@ -118,3 +118,10 @@ export async function waitFor<T>(
   }
   throw new Error(`${what} did not come up within ${timeoutMs} ms${lastError === undefined ? '' : `: ${lastError}`}`);
 }
+
+/** Adds facts to an error for whoever reads the report of a failed test, which shows the stack. */
+export function addToError(error: unknown, text: string): void {
+  if (!(error instanceof Error)) return;
+  error.message += text;
+  error.stack = `${error.stack ?? error.message}${text}`;
+}

@@ -2,7 +2,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Daemon, inNetwork, startDaemon, waitFor } from './process.ts';
+import { addToError, type Daemon, inNetwork, startDaemon, waitFor } from './process.ts';
 
 /** `shoal serve` with its own root and sockets. */
 export interface LabShoal {
@@ -48,7 +48,7 @@ export async function startShoal(init: {
   );
   await answers.catch(async (error) => {
     await daemon.stop('SIGKILL');
-    if (error instanceof Error) error.message += `\n${(await readFile(daemon.logPath, 'utf8')).slice(-2_000)}`;
+    addToError(error, `\n${(await readFile(daemon.logPath, 'utf8')).slice(-2_000)}`);
     throw error;
   });
   if (daemon.child.exitCode !== null) {

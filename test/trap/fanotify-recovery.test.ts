@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { systemClock } from '../../src/clock.ts';
 import { BLOCK_BYTES } from '../../src/core/block-map.ts';
 import { hasCode } from '../../src/errors.ts';
+import { FAN } from '../../src/kernel/fanotify.ts';
 import { closeRaw } from '../../src/kernel/libc.ts';
 import { isAlive, openProcess, type ProcessIdentity, processIdentity, takeDescriptor } from '../../src/kernel/pidfd.ts';
 import { silentLogger } from '../../src/log.ts';
@@ -22,6 +23,8 @@ import { compare, type LazyImage, type MakeTrap, TrapLab, until } from './trap-l
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 const JOURNAL_FD = 4;
+/** An event with its range. */
+const EVENT_BYTES = 48;
 
 const make: MakeTrap = (_, { runDir }) => newTrap({ runDir });
 
@@ -48,13 +51,13 @@ async function crashed(readers: number) {
 async function restart(
   runDir: string,
   lazy: LazyImage,
-  { known = true, trap = undefined as FanotifyTrap | undefined } = {},
+  { known = true, knowsAll = false, trap = undefined as FanotifyTrap | undefined } = {},
 ) {
   const restarted = trap ?? (await newTrap({ runDir }));
   const { id, name, path, size } = lazy.device;
   const device = openDevice({ id, name, path, size });
   if (known) await restarted.attach(device);
-  await restarted.start();
+  await restarted.start({ knowsAll });
   const fill = async (offset: number, length: number): Promise<void> => {
     writeSync(device.fd, lazy.image.data.subarray(offset, offset + length), 0, undefined, offset);
     device.presence.setRange(offset / BLOCK_BYTES, (offset + length) / BLOCK_BYTES);
@@ -91,6 +94,25 @@ function withJournal<T>(runDir: string, use: (journal: Journal) => T): T {
   }
 }
 
+/** The journal as it is when the daemon is killed right after read(2): the events are in the batch, no slot is taken. */
+function putBack(journal: Journal): void {
+  const view = new DataView(journal.batch.buffer, journal.batch.byteOffset, journal.batch.byteLength);
+  let at = 0;
+  for (const { eventFd, offset, length } of journal.entries()) {
+    view.setUint32(at, EVENT_BYTES, true);
+    view.setUint8(at + 4, FAN.METADATA_VERSION);
+    view.setUint16(at + 6, FAN.METADATA_BYTES, true);
+    view.setInt32(at + 16, eventFd, true);
+    const range = at + FAN.METADATA_BYTES;
+    view.setUint8(range, FAN.EVENT_INFO_TYPE_RANGE);
+    view.setUint16(range + 2, EVENT_BYTES - FAN.METADATA_BYTES, true);
+    view.setBigUint64(range + 8, BigInt(offset), true);
+    view.setBigUint64(range + 16, BigInt(length), true);
+    at += EVENT_BYTES;
+    journal.clear(eventFd);
+  }
+}
+
 describe('fanotify trap after a crash', { skip, timeout: 120_000 }, () => {
   it('lets readers wait for the next daemon, which gives them their bytes', async () => {
     const { lab, lazy, waiting, runDir } = await crashed(6);
@@ -112,6 +134,30 @@ describe('fanotify trap after a crash', { skip, timeout: 120_000 }, () => {
     await using next = await restart(runDir, lazy);
     assert.deepEqual(await waiting, [0, 0, 0, 0]);
     assert.ok(next.trap.stats().cold > 0);
+  });
+
+  for (const knowsAll of [true, false]) {
+    it(`${knowsAll ? 'fills' : 'denies'} events that were read and not looked at where ${knowsAll ? 'every' : 'not every'} file is known`, async () => {
+      const { lab, lazy, waiting, runDir } = await crashed(4);
+      await using _lab = lab;
+      withJournal(runDir, putBack);
+      await using next = await restart(runDir, lazy, { knowsAll });
+      assert.deepEqual(await waiting, [0, 0, 0, 0]);
+      assert.deepEqual([next.trap.stats().denied, next.trap.stats().cold >= 4], [knowsAll ? 0 : 4, true]);
+    });
+  }
+
+  it('leaves events that were not looked at to the daemon after the next', async () => {
+    const { lab, lazy, waiting, runDir } = await crashed(2);
+    await using _lab = lab;
+    withJournal(runDir, putBack);
+    const between = await newTrap({ runDir });
+    await between.attach(lazy.device);
+    await between.start({ knowsAll: true });
+    await between.abandon();
+    await using next = await restart(runDir, lazy, { knowsAll: true });
+    assert.deepEqual(await waiting, [0, 0]);
+    assert.equal(next.trap.stats().denied, 0);
   });
 
   it('lets no new event take the number of an old one that still waits', async () => {

@@ -2,6 +2,8 @@ import { FAN } from '../../kernel/fanotify.ts';
 
 const RANGE_RECORD_BYTES = 24;
 const WHOLE_FILE = Number.MAX_SAFE_INTEGER;
+/** Where an event names its descriptor. */
+const FD_AT = 16;
 
 /** One pre-content event, decoded in place: the same object is reused for every event. */
 export interface PreContentEvent {
@@ -35,12 +37,17 @@ export function decodeEvent(view: DataView, at: number, end: number, event: PreC
   if (next > end || records > next || records < at + FAN.METADATA_BYTES) return -1;
   if (view.getUint8(at + 4) !== FAN.METADATA_VERSION) return -1;
   event.mask = view.getUint32(at + 8, true);
-  event.fd = view.getInt32(at + 16, true);
+  event.fd = view.getInt32(at + FD_AT, true);
   event.pid = view.getInt32(at + 20, true);
   event.offset = 0;
   event.length = WHOLE_FILE;
   event.wellFormed = decodeRange(view, records, next, event);
   return next;
+}
+
+/** Makes the event at byte `at` one without a descriptor: it is recorded elsewhere, or answered. */
+export function markHandled(view: DataView, at: number): void {
+  view.setInt32(at + FD_AT, -1, true);
 }
 
 function decodeRange(view: DataView, records: number, end: number, event: PreContentEvent): boolean {

@@ -8,7 +8,7 @@ import type { Logger } from '../../log.ts';
 import { createFaultQueue, type FaultQueue } from '../fault-queue.ts';
 import type { Inheritance, Keeper, KeptDescriptors } from '../keeper/keeper.ts';
 import type { Fault, FaultAnswer, KernelTrap, OnFatal, TrapDevice, TrapStats } from '../trap.ts';
-import type { Journal } from './journal.ts';
+import type { Journal, JournalEntry } from './journal.ts';
 import { type ReadingThread, startReadingThread } from './reading-thread.ts';
 import type { StaleEvents } from './stale-events.ts';
 import { FAULT_WORDS, type Notice, type ThreadDevice } from './thread-protocol.ts';
@@ -121,9 +121,9 @@ class GroupTrap implements FanotifyTrap {
     this.#denyPending((pending) => pending.device.id === device.id);
   }
 
-  start(): Promise<void> {
+  start({ knowsAll = false } = {}): Promise<void> {
     this.#refuseWhenEnding();
-    this.#starting ??= this.#start();
+    this.#starting ??= this.#start(knowsAll);
     return this.#starting;
   }
 
@@ -159,22 +159,12 @@ class GroupTrap implements FanotifyTrap {
     return this.#ending;
   }
 
-  async #start(): Promise<void> {
+  async #start(knowsAll: boolean): Promise<void> {
     const { held, stale, maxInFlight } = this.#parts;
     const devices = [...this.#attached.values(), ...this.#leaving.values()];
     for (const entry of stale.entries) {
-      const owner = devices.find(({ known }) => known.inode === entry.inode && known.filesystem === entry.filesystem);
-      if (owner === undefined) {
-        this.#denied += 1;
-        stale.settle(entry.eventFd, DENY_EIO);
-        continue;
-      }
-      this.#recoveredFaults += 1;
-      const { offset, length } = entry;
-      this.#admit(
-        { device: owner.device.id, offset, length },
-        { eventFd: entry.eventFd, device: owner.device, stale: true },
-      );
+      const owners = devices.filter(({ known }) => isOf(entry, known, knowsAll)).map(({ device }) => device);
+      this.#recover(entry, owners);
     }
     this.#thread = await startReadingThread(
       { notice: (notice) => this.#onNotice(notice), died: (error) => this.#fail(error) },
@@ -187,6 +177,22 @@ class GroupTrap implements FanotifyTrap {
     );
     // attached while the thread started: registering twice changes nothing
     for (const { known } of this.#attached.values()) await this.#thread.attach(known);
+  }
+
+  /** Hands out an event that a former daemon read: allowed once every device it may be of has its range. */
+  #recover({ eventFd, offset, length }: JournalEntry, owners: readonly TrapDevice[]): void {
+    if (owners.length === 0) {
+      this.#settle({ eventFd, stale: true }, DENY_EIO);
+      return;
+    }
+    this.#recoveredFaults += 1;
+    this.#parts.stale.share(eventFd, owners.length);
+    for (const device of owners) {
+      const fault = wholeBlocks(device, offset, length);
+      const pending = { eventFd, device, stale: true };
+      if (fault === undefined) this.#settle(pending, FAN.ALLOW);
+      else this.#admit(fault, pending);
+    }
   }
 
   /** Hands a fault out, or answers it at once when it was filled meanwhile or nothing may be filled any more. */
@@ -300,6 +306,20 @@ class GroupTrap implements FanotifyTrap {
   #refuseWhenEnding(): void {
     if (this.#ending !== undefined) throw new ShoalError('FAILED_PRECONDITION', 'the fanotify trap is closed');
   }
+}
+
+/** An event whose file nobody looked at may be of any of them, where the trap knows them all. */
+function isOf({ inode, filesystem }: JournalEntry, known: ThreadDevice, knowsAll: boolean): boolean {
+  if (inode === 0) return knowsAll;
+  return known.inode === inode && known.filesystem === filesystem;
+}
+
+/** The range as blocks of this device; undefined when it ends before. */
+function wholeBlocks({ id, presence }: TrapDevice, offset: number, length: number): Fault | undefined {
+  const first = Math.floor(offset / BLOCK_BYTES);
+  const end = Math.min(Math.ceil((offset + length) / BLOCK_BYTES), presence.blockCount);
+  if (first >= end) return undefined;
+  return { device: id, offset: first * BLOCK_BYTES, length: (end - first) * BLOCK_BYTES };
 }
 
 function isPresent(device: TrapDevice, { offset, length }: Fault): boolean {

@@ -1,4 +1,4 @@
-import { denyResponse, type Responder } from '../../kernel/fanotify.ts';
+import { denyResponse, FAN, type Responder } from '../../kernel/fanotify.ts';
 import { closeRaw, O, openFd, syscallRaw } from '../../kernel/libc.ts';
 import type { Journal, JournalEntry } from './journal.ts';
 
@@ -13,8 +13,10 @@ const DENY_EIO = denyResponse('EIO');
 export interface StaleEvents {
   /** Those that can be filled and answered. */
   readonly entries: readonly JournalEntry[];
-  /** Journaled ones that had to be denied, because their numbers were in use here already. */
+  /** Those that had to be denied: journaled, but their numbers were in use here already, or not journaled. */
   readonly denied: number;
+  /** From now on this one is allowed only by so many answers that allow. */
+  share(eventFd: number, answers: number): void;
   /** Answers one, denies whatever else waits under its number, and frees the number. Twice does nothing. */
   settle(eventFd: number, response: number): void;
   /** Frees the numbers and answers nothing: the journal keeps what waits. */
@@ -23,20 +25,27 @@ export interface StaleEvents {
 
 /**
  * Takes stock after a restart, before the first read of the group: occupies the numbers of journaled events and denies
- * every other event (a read whose readahead is denied asks again).
+ * every other event (a read whose readahead is denied asks again, any other fails).
  */
 export function takeStaleEvents(journal: Journal, responder: Responder): StaleEvents {
+  journal.recordBatch();
   const journaled = journal.entries();
   const occupied = occupy(journaled.map(({ eventFd }) => eventFd));
+  let denied = 0;
   for (let eventFd = 0; eventFd < journal.slots; eventFd += 1) {
-    if (!occupied.has(eventFd)) denyAll(responder, eventFd);
+    if (!occupied.has(eventFd)) denied += denyAll(responder, eventFd);
   }
   const entries = journaled.filter(({ eventFd }) => occupied.has(eventFd));
   for (const { eventFd } of journaled) if (!occupied.has(eventFd)) journal.clear(eventFd);
+  const left = new Map<number, number>();
   return {
     entries,
-    denied: journaled.length - entries.length,
+    denied,
+    share: (eventFd, answers) => void left.set(eventFd, answers),
     settle(eventFd, response) {
+      const more = (left.get(eventFd) ?? 1) - 1;
+      left.set(eventFd, more);
+      if (response === FAN.ALLOW && more > 0) return;
       if (!occupied.delete(eventFd)) return;
       responder.respond(eventFd, response);
       denyAll(responder, eventFd);
@@ -50,8 +59,11 @@ export function takeStaleEvents(journal: Journal, responder: Responder): StaleEv
   };
 }
 
-function denyAll(responder: Responder, eventFd: number): void {
-  while (responder.respond(eventFd, DENY_EIO) === 0);
+/** How many there were. */
+function denyAll(responder: Responder, eventFd: number): number {
+  let count = 0;
+  while (responder.respond(eventFd, DENY_EIO) === 0) count += 1;
+  return count;
 }
 
 /** Puts /dev/null at each of these numbers that is free; the numbers it now holds. */

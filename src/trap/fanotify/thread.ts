@@ -4,8 +4,8 @@ import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { BLOCK_BYTES, blocksPresent } from '../../core/block-map.ts';
 import { createResponder, denyResponse, FAN } from '../../kernel/fanotify.ts';
 import { ERRNO, errnoName, pollRaw, readRaw } from '../../kernel/libc.ts';
-import { decodeEvent, emptyEvent, type PreContentEvent } from './event.ts';
-import { openJournal } from './journal.ts';
+import { decodeEvent, emptyEvent, markHandled, type PreContentEvent } from './event.ts';
+import { type Journal, openJournal } from './journal.ts';
 import {
   COUNTER,
   type Command,
@@ -21,7 +21,6 @@ import {
  * itself, journals the rest and hands it to the main thread. Nothing on the warm path allocates, but for fstat's result.
  */
 
-const EVENTS_PER_READ = 64;
 const EVENT_BYTES = 48;
 const POLLIN = 1;
 /** How long the thread may keep a process from exiting whose `exit` event was not seen. */
@@ -41,11 +40,11 @@ const DENY_EPERM = denyResponse('EPERM');
 const init = workerData as ThreadInit;
 const { group, flags, counters } = init;
 const ownPid = process.pid;
-const journal = openJournal(init.journalFd);
+const journal = mappedJournal();
 const responder = createResponder(group);
 const devices = new Map<number, Map<number, ThreadDevice>>();
-const buffer = new Uint8Array(EVENTS_PER_READ * EVENT_BYTES);
-const view = new DataView(buffer.buffer);
+const buffer = journal.batch;
+const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
 const event = emptyEvent();
 const polled = new Int32Array([group, POLLIN, init.wakeFd, POLLIN]);
 const polledBytes = new Uint8Array(polled.buffer);
@@ -57,6 +56,12 @@ let lastEventMs = Number.NEGATIVE_INFINITY;
 for (const device of init.devices) register(device);
 send({ kind: 'ready' });
 serve();
+
+function mappedJournal(): Journal {
+  const found = openJournal(init.journalFd);
+  if (found === undefined) throw new Error('the journal is no journal');
+  return found;
+}
 
 function serve(): void {
   for (;;) {
@@ -114,11 +119,14 @@ function readEvents(): boolean {
 
 function handleAll(length: number): boolean {
   for (let at = 0; at < length; ) {
+    const start = at;
     at = decodeEvent(view, at, length, event);
     if (at < 0) return false;
     if (event.fd >= 0) handle(event);
     else if ((event.mask & FAN.Q_OVERFLOW) !== 0) fatal('the fanotify queue overflowed: reads may have seen holes');
+    markHandled(view, start);
   }
+  buffer.fill(0, 0, length);
   return true;
 }
 
@@ -146,7 +154,7 @@ function serveRead({ fd, offset, length }: PreContentEvent, device: ThreadDevice
   }
   const start = first * BLOCK_BYTES;
   const bytes = end * BLOCK_BYTES - start;
-  journal?.record(fd, device.filesystem, device.inode, start, bytes);
+  journal.record(fd, device.filesystem, device.inode, start, bytes);
   Atomics.add(flags, FLAG.IN_FLIGHT, 1);
   bump(COUNTER.COLD);
   cold.push(fd, device.id, start, bytes);
@@ -205,7 +213,7 @@ function obey(): boolean {
     if (command.kind === 'stop' && flags[FLAG.FAILED] === 1) readEvents();
     send({ kind: 'done', token: command.token });
     if (command.kind === 'stop') {
-      journal?.unmap();
+      journal.unmap();
       init.port.close();
       return true;
     }
