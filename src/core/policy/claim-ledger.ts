@@ -1,16 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import { CLAIM_LIMITS } from './claim-limits.ts';
-import {
-  addMember,
-  type Entry,
-  insert,
-  leaveParent,
-  type Member,
-  memberOf,
-  newEntry,
-  type Peer,
-  point,
-} from './claim-members.ts';
+import { ClaimMembers, NOBODY, STATE } from './claim-members.ts';
+import { ClaimPeers } from './claim-peers.ts';
 
 /** What a claimer is told; holders are peer ids, best first. */
 export type LedgerAnswer<Id = string> =
@@ -52,15 +43,27 @@ export function createClaimLedger<Id extends string | number = string>(
   return new TreeLedger<Id>(components.clock, init === undefined ? CLAIM_LIMITS : { ...CLAIM_LIMITS, ...init });
 }
 
+/** One chunk and its claimers. */
+interface Entry {
+  readonly members: ClaimMembers;
+  /** Where the next search for a holder begins: of equals, another one each time. */
+  turn: number;
+  /** Who has the lease, while it has it. */
+  root: number;
+  grantedMs: number;
+  leaseEndsMs: number;
+  touchedMs: number;
+}
+
 class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   readonly #clock: Pick<Clock, 'nowMs'>;
   readonly #limits: Record<keyof typeof CLAIM_LIMITS, number>;
   /** Least recently touched first. */
-  readonly #entries = new Map<Id, Entry<Id>>();
+  readonly #entries = new Map<Id, Entry>();
   /** The last of them, and a time before which none was touched. */
   #latest: Id | undefined;
   #touchedSinceMs = Number.NEGATIVE_INFINITY;
-  readonly #peers = new Map<Id, Peer<Id>>();
+  readonly #peers = new ClaimPeers<Id>();
   #members = 0;
 
   constructor(clock: Pick<Clock, 'nowMs'>, limits: Record<keyof typeof CLAIM_LIMITS, number>) {
@@ -75,56 +78,48 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   claim(id: Id, chunk: Id, share = 1): LedgerAnswer<Id> {
     const nowMs = this.#clock.nowMs();
     this.#sweep(nowMs);
-    const peer = this.#peer(id);
+    const slot = this.#peers.join(id);
     const entry = this.#touch(chunk, nowMs);
+    const { members } = entry;
     this.#endLease(entry, nowMs);
-    const own = memberOf(entry, id);
+    const own = members.placeOf(slot);
     // Back after it was forgotten: others may still wait for it, so it keeps its place.
-    if (own !== undefined) own.peer = peer;
-    if (own !== undefined && own === entry.root) return this.#renew(entry, nowMs);
-    const former = own?.parent;
-    leaveParent(own);
+    if (own !== NOBODY && this.#isGone(members, own)) members.revive(own, this.#peers.life[slot] as number);
+    if (own !== NOBODY && own === entry.root) return this.#renew(entry, nowMs);
+    const former = own === NOBODY ? NOBODY : members.parent(own);
+    if (own !== NOBODY) this.#leaveParent(members, own);
     // It had the chunk and lost it: others may wait for it, so it must not wait for them.
-    if (own?.state === 'held') own.state = 'lost';
-    const before = own === undefined ? entry.members.length : own.state === 'coming' ? own.at : 0;
-    const holders = this.#choose(entry, { own, former, before });
-    if (holders.length === 0) return this.#grant(chunk, entry, own, peer, nowMs);
-    const claimer = own ?? this.#join(entry, peer, 'coming');
-    if (claimer !== undefined) point(claimer, holders[0] as Member<Id>, share);
+    if (own !== NOBODY && members.state(own) === STATE.held) members.setState(own, STATE.lost);
+    const holders = this.#choose(entry, own, former);
+    const first = holders[0];
+    if (first === undefined) return this.#grant(chunk, entry, { own, slot }, nowMs);
+    // Before it joins, which may be the first to have a place: the holders' places stay.
+    const claimer = own === NOBODY ? this.#join(members, slot, STATE.coming) : own;
+    members.addLoad(first, 1);
     // When one that is not remembered has settled is not known: it counts for this chunk, and for good.
-    else (holders[0] as Member<Id>).load += 1;
-    return { kind: 'ask', holders: holders.map((member) => member.peer.id) };
+    if (claimer !== NOBODY) this.#point(members, claimer, first, share);
+    return { kind: 'ask', holders: holders.map((at) => this.#peers.idOf(members.slot(at))) };
   }
 
   settle(id: Id, chunk: Id, outcome: 'held' | 'failed'): void {
     const entry = this.#entries.get(chunk);
-    if (entry === undefined) return;
-    const member = memberOf(entry, id);
-    if (member === undefined || member.peer.gone) return;
+    const slot = this.#peers.find(id);
+    if (entry === undefined || slot === undefined) return;
+    const { members } = entry;
+    const own = members.placeOf(slot);
+    if (own === NOBODY || this.#isGone(members, own)) return;
     this.#touch(chunk, this.#clock.nowMs());
-    leaveParent(member);
-    if (entry.root === member) this.#clearRoot(entry);
-    member.state = outcome === 'held' ? 'held' : 'lost';
+    this.#leaveParent(members, own);
+    if (entry.root === own) this.#clearRoot(entry);
+    members.setState(own, outcome === 'held' ? STATE.held : STATE.lost);
   }
 
   forget(id: Id): void {
-    const peer = this.#peers.get(id);
-    if (peer === undefined) return;
-    peer.gone = true;
-    this.#peers.delete(id);
-  }
-
-  #peer(id: Id): Peer<Id> {
-    let peer = this.#peers.get(id);
-    if (peer === undefined) {
-      peer = { id, leases: 0, load: 0, gone: false };
-      this.#peers.set(id, peer);
-    }
-    return peer;
+    this.#peers.forget(id);
   }
 
   /** The chunk's entry, moved to the end of the queue of those to forget. */
-  #touch(chunk: Id, nowMs: number): Entry<Id> {
+  #touch(chunk: Id, nowMs: number): Entry {
     const known = this.#entries.get(chunk);
     if (known !== undefined && chunk === this.#latest) {
       known.touchedMs = nowMs;
@@ -132,7 +127,7 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     }
     if (known !== undefined) this.#entries.delete(chunk);
     else if (this.#entries.size >= this.#limits.chunks) this.#dropOldest();
-    const entry: Entry<Id> = known ?? newEntry(nowMs);
+    const entry: Entry = known ?? newEntry(nowMs);
     entry.touchedMs = nowMs;
     this.#entries.set(chunk, entry);
     this.#latest = chunk;
@@ -153,60 +148,87 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   #dropOldest(): void {
     for (const [chunk, entry] of this.#entries) {
       this.#clearRoot(entry);
-      this.#dropMembers(entry);
+      this.#dropMembers(entry.members);
       this.#entries.delete(chunk);
       return;
     }
   }
 
-  #dropMembers(entry: Entry<Id>): void {
-    for (const member of entry.members) leaveParent(member);
-    this.#members -= entry.members.length;
-    entry.members = [];
-    entry.places = undefined;
+  #dropMembers(members: ClaimMembers): void {
+    for (let at = 0; at < members.count; at += 1) this.#leaveParent(members, at);
+    for (let at = 0; at < members.count; at += 1) this.#peers.release(members.slot(at));
+    this.#members -= members.count;
+    members.clear();
   }
 
-  #endLease(entry: Entry<Id>, nowMs: number): void {
-    const { root } = entry;
-    if (root === undefined || (!root.peer.gone && nowMs < entry.leaseEndsMs)) return;
-    root.state = 'lost';
+  /** The node was forgotten since, whether or not it is back for other chunks. */
+  #isGone(members: ClaimMembers, at: number): boolean {
+    return members.life(at) !== this.#peers.life[members.slot(at)];
+  }
+
+  /** Counts a claimer against the one it is pointed at first. */
+  #point(members: ClaimMembers, at: number, parent: number, share: number): void {
+    members.point(at, parent, share);
+    const { load } = this.#peers;
+    const slot = members.slot(parent);
+    load[slot] = (load[slot] as number) + share;
+  }
+
+  /** Counts it no more. */
+  #leaveParent(members: ClaimMembers, at: number): void {
+    const parent = members.parent(at);
+    if (parent === NOBODY) return;
+    members.addLoad(parent, -1);
+    const { load } = this.#peers;
+    const slot = members.slot(parent);
+    if (!this.#isGone(members, parent)) load[slot] = (load[slot] as number) - members.share(at);
+    members.point(at, NOBODY, 0);
+  }
+
+  #endLease(entry: Entry, nowMs: number): void {
+    const { root, members } = entry;
+    if (root === NOBODY || (!this.#isGone(members, root) && nowMs < entry.leaseEndsMs)) return;
+    members.setState(root, STATE.lost);
     this.#clearRoot(entry);
   }
 
-  #clearRoot(entry: Entry<Id>): void {
-    if (entry.root !== undefined) entry.root.peer.leases -= 1;
-    entry.root = undefined;
+  #clearRoot(entry: Entry): void {
+    const { root, members } = entry;
+    if (root === NOBODY) return;
+    const { leases } = this.#peers;
+    const slot = members.slot(root);
+    if (!this.#isGone(members, root)) leases[slot] = (leases[slot] as number) - 1;
+    entry.root = NOBODY;
   }
 
-  #renew(entry: Entry<Id>, nowMs: number): LedgerAnswer<Id> {
+  #renew(entry: Entry, nowMs: number): LedgerAnswer<Id> {
     const end = Math.min(nowMs + this.#limits.leaseMs, entry.grantedMs + this.#limits.leaseLongestMs);
     entry.leaseEndsMs = Math.max(entry.leaseEndsMs, end);
     return { kind: 'granted', leaseMs: entry.leaseEndsMs - nowMs };
   }
 
-  /** The holders to ask, best first; none when nobody has the chunk or is fetching it. */
-  #choose(
-    entry: Entry<Id>,
-    { own, former, before }: { own: Member<Id> | undefined; former: Member<Id> | undefined; before: number },
-  ): Member<Id>[] {
+  /** Places of the holders to ask, best first; none when nobody has the chunk or is fetching it. */
+  #choose(entry: Entry, own: number, former: number): number[] {
     const { members, root } = entry;
+    const { count } = members;
+    const before = own === NOBODY ? count : members.state(own) === STATE.coming ? own : 0;
     const { holders: most, looks, littleLoad } = this.#limits;
-    const best: Member<Id>[] = [];
+    const best: number[] = [];
     const ranks: number[] = [];
     let isAlive = false;
-    for (let step = 0; step < members.length; step += 1) {
-      const member = members[(entry.turn + step) % members.length] as Member<Id>;
-      const { state } = member;
-      if (member === own || member.peer.gone) continue;
+    for (let step = 0; step < count; step += 1) {
+      const at = (entry.turn + step) % count;
+      const state = members.state(at);
+      if (at === own || state === STATE.lost || this.#isGone(members, at)) continue;
       // Who claims again complains of a holder that said it had the chunk.
-      if (state === 'held' && member === former) continue;
-      if (state === 'held' || member === root) isAlive = true;
-      else if (state !== 'coming' || member.at >= before) continue;
-      insert(best, ranks, member, this.#rank(member), most);
+      if (state === STATE.held && at === former) continue;
+      if (state === STATE.held || at === root) isAlive = true;
+      else if (state !== STATE.coming || at >= before) continue;
+      insert(best, ranks, { at, rank: this.#rank(members, at, state), most });
       // Nobody can be much better, or few would be.
       if (isAlive && ranks.length === most && ((ranks[most - 1] as number) <= littleLoad || step >= looks)) break;
     }
-    entry.turn = (best[0]?.at ?? -1) + 1;
+    entry.turn = (best[0] ?? -1) + 1;
     return isAlive ? best : [];
   }
 
@@ -215,37 +237,69 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
    * is least loaded. A node's load is that of all chunks: else the first to come would send all chunks of a region, and
    * the others nothing.
    */
-  #rank({ state, load, peer, at }: Member<Id>): number {
-    const isFree = load < this.#limits.fanout && peer.load < this.#limits.peerLoad;
-    if (isFree) return state === 'held' ? peer.load : RANK.coming + at;
-    return RANK.full + 2 * peer.load + (state === 'held' ? 0 : 1);
+  #rank(members: ClaimMembers, at: number, state: number): number {
+    const load = this.#peers.load[members.slot(at)] as number;
+    const isFree = members.load(at) < this.#limits.fanout && load < this.#limits.peerLoad;
+    if (isFree) return state === STATE.held ? load : RANK.coming + at;
+    return RANK.full + 2 * load + (state === STATE.held ? 0 : 1);
   }
 
-  #join(entry: Entry<Id>, peer: Peer<Id>, state: Member<Id>['state']): Member<Id> | undefined {
-    const { members, membersPerChunk, membersPerChunkFull } = this.#limits;
-    const most = this.#members < members / 2 ? membersPerChunk : membersPerChunkFull;
-    if (entry.members.length >= most || this.#members >= members) return undefined;
+  #join(members: ClaimMembers, slot: number, state: number): number {
+    const { members: limit, membersPerChunk, membersPerChunkFull } = this.#limits;
+    const most = this.#members < limit / 2 ? membersPerChunk : membersPerChunkFull;
+    if (members.count >= most || this.#members >= limit) return NOBODY;
     this.#members += 1;
-    return addMember(entry, peer, state);
+    this.#peers.use(slot);
+    return members.add(slot, this.#peers.life[slot] as number, state);
   }
 
-  #grant(chunk: Id, entry: Entry<Id>, known: Member<Id> | undefined, peer: Peer<Id>, nowMs: number): LedgerAnswer<Id> {
+  #grant(chunk: Id, entry: Entry, claimer: { own: number; slot: number }, nowMs: number): LedgerAnswer<Id> {
     const granted: LedgerAnswer<Id> = { kind: 'granted', leaseMs: this.#limits.leaseMs };
-    let own = known;
-    if (!entry.members.some((member) => member.state === 'held' && !member.peer.gone)) {
+    const { members } = entry;
+    const { slot } = claimer;
+    let { own } = claimer;
+    if (!this.#isHeld(members)) {
       // Those who wait for the former lease claim again, and then wait behind this one.
-      this.#dropMembers(entry);
-      own = undefined;
+      this.#dropMembers(members);
+      own = NOBODY;
     }
-    if (peer.leases < this.#limits.leasesPerPeer) own ??= this.#join(entry, peer, 'fetching');
-    else own = undefined;
-    if (own === undefined) {
-      if (entry.members.length === 0) this.#entries.delete(chunk);
+    const { leases } = this.#peers;
+    if ((leases[slot] as number) >= this.#limits.leasesPerPeer) own = NOBODY;
+    else if (own === NOBODY) own = this.#join(members, slot, STATE.fetching);
+    if (own === NOBODY) {
+      if (members.count === 0) this.#entries.delete(chunk);
       return granted;
     }
-    own.state = 'fetching';
-    peer.leases += 1;
-    Object.assign(entry, { root: own, grantedMs: nowMs, leaseEndsMs: nowMs + this.#limits.leaseMs });
+    members.setState(own, STATE.fetching);
+    leases[slot] = (leases[slot] as number) + 1;
+    entry.root = own;
+    entry.grantedMs = nowMs;
+    entry.leaseEndsMs = nowMs + this.#limits.leaseMs;
     return granted;
   }
+
+  #isHeld(members: ClaimMembers): boolean {
+    for (let at = 0; at < members.count; at += 1) {
+      if (members.state(at) === STATE.held && !this.#isGone(members, at)) return true;
+    }
+    return false;
+  }
+}
+
+/** A chunk nobody claimed yet. */
+function newEntry(nowMs: number): Entry {
+  const times = { grantedMs: 0, leaseEndsMs: 0, touchedMs: nowMs };
+  return { members: new ClaimMembers(), turn: 0, root: NOBODY, ...times };
+}
+
+/** Keeps the `most` lowest ranks, in order. */
+function insert(best: number[], ranks: number[], { at, rank, most }: { at: number; rank: number; most: number }): void {
+  if (best.length === most && rank >= (ranks[most - 1] as number)) return;
+  let place = Math.min(best.length, most - 1);
+  for (; place > 0 && (ranks[place - 1] as number) > rank; place -= 1) {
+    best[place] = best[place - 1] as number;
+    ranks[place] = ranks[place - 1] as number;
+  }
+  best[place] = at;
+  ranks[place] = rank;
 }

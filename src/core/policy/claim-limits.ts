@@ -23,7 +23,7 @@ export const CLAIM_LIMITS = {
    */
   looks: 128,
   littleLoad: 2,
-  /** Chunks remembered; the one touched longest ago leaves. About 250 bytes each. */
+  /** Chunks remembered; the one touched longest ago leaves. About 500 bytes each. */
   chunks: 100_000,
   /**
    * Claimers remembered per chunk, and when half of all are used up; later ones are pointed at these and are leaves. With
@@ -31,7 +31,7 @@ export const CLAIM_LIMITS = {
    */
   membersPerChunk: 2_048,
   membersPerChunkFull: 256,
-  /** Claimers remembered over all chunks, about 70 bytes each. */
+  /** Claimers remembered over all chunks, about 35 bytes each. */
   members: 500_000,
   /** Chunks one node may be fetching by our leave; what it claims beyond is granted and not remembered. */
   leasesPerPeer: 20_000,

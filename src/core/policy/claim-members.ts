@@ -1,96 +1,139 @@
-/** A claimer, over all chunks. */
-export interface Peer<Id> {
-  readonly id: Id;
-  leases: number;
-  /** Shares of the claimers that are pointed at it first and have not settled, over all chunks. */
-  load: number;
-  gone: boolean;
-}
+/** What a claimer of a chunk is to the others. `coming`: waits for another; `lost`: had it, or gave up. */
+export const STATE = { coming: 0, fetching: 1, held: 2, lost: 3 } as const;
 
-/** A claimer of one chunk. `coming`: waits for another; `fetching`: has the lease; `lost`: had it, or gave up. */
-export interface Member<Id> {
-  peer: Peer<Id>;
-  state: 'fetching' | 'coming' | 'held' | 'lost';
-  /** Claimers of this chunk pointed at it first that have not settled. */
-  load: number;
-  /** Whom it was pointed at first, until it settles. */
-  parent: Member<Id> | undefined;
-  /** Where this counts, and how much: its parent may come back as another peer. */
-  countedAt: Peer<Id> | undefined;
-  share: number;
-  /** Its place among the members. */
-  readonly at: number;
-}
+/** No claimer. */
+export const NOBODY = -1;
 
-/** One chunk and its claimers. */
-export interface Entry<Id> {
-  /** In the order in which they came: a `coming` one is only ever pointed at those before it, so nobody waits in a circle. */
-  members: Member<Id>[];
-  /** Places of many members by name. */
-  places: Map<Id, number> | undefined;
-  /** Where the next search for a holder begins: of equals, another one each time. */
-  turn: number;
-  /** Who has the lease, while it has it. */
-  root: Member<Id> | undefined;
-  grantedMs: number;
-  leaseEndsMs: number;
-  touchedMs: number;
-}
-
-/** Claimers of one chunk up to which looking at all is as fast as a map. */
+/** Words of a record; claimers of this chunk that are pointed at it first and have not settled stand above the state. */
+const WORD = { slot: 0, life: 1, stateAndLoad: 2, parent: 3, share: 4 } as const;
+const WORDS = 5;
+const STATE_BITS = 2;
+const STATE_MASK = 2 ** STATE_BITS - 1;
+/** A share in one word: shares are multiples of this (`claimShare`). */
+const SHARE_STEP = 1 / 256;
+/** Claimers up to which looking at all is as fast as a table. */
 const UNMAPPED_MEMBERS = 16;
+const FIRST_CAPACITY = 3;
 
-/** A chunk nobody claimed yet. */
-export function newEntry<Id>(nowMs: number): Entry<Id> {
-  const times = { grantedMs: 0, leaseEndsMs: 0, touchedMs: nowMs };
-  return { members: [], places: undefined, turn: 0, root: undefined, ...times };
+/**
+ * The claimers of one chunk, by place: in the order in which they came, so that one that waits is only ever pointed at
+ * those before it, and nobody waits in a circle. Records of 20 bytes side by side: a coordinator has hundreds of
+ * thousands of them, and a claim looks at a hundred.
+ */
+export class ClaimMembers {
+  count = 0;
+  #words = new Int32Array(FIRST_CAPACITY * WORDS);
+  /** Places of many members by slot, plus one; a table with open addressing, at most half full. */
+  #places: Int32Array | undefined;
+
+  /** The place of the node with this slot. */
+  placeOf(slot: number): number {
+    const places = this.#places;
+    if (places === undefined) {
+      for (let at = 0; at < this.count; at += 1) if (this.#words[at * WORDS + WORD.slot] === slot) return at;
+      return NOBODY;
+    }
+    for (let index = hash(slot, places.length); ; index = (index + 1) & (places.length - 1)) {
+      const at = (places[index] as number) - 1;
+      if (at === NOBODY || this.#words[at * WORDS + WORD.slot] === slot) return at;
+    }
+  }
+
+  /** One more claimer; its place. */
+  add(slot: number, life: number, state: number): number {
+    const at = this.count;
+    if ((at + 1) * WORDS > this.#words.length) this.#grow();
+    this.count = at + 1;
+    this.#words.set([slot, life, state, NOBODY, 0], at * WORDS);
+    if (this.#places !== undefined) this.#place(this.#places, slot, at);
+    else if (at === UNMAPPED_MEMBERS) this.#mapAll();
+    return at;
+  }
+
+  clear(): void {
+    this.count = 0;
+    this.#words = new Int32Array(FIRST_CAPACITY * WORDS);
+    this.#places = undefined;
+  }
+
+  slot(at: number): number {
+    return this.#words[at * WORDS + WORD.slot] as number;
+  }
+
+  /** The life of its slot that it claimed in. */
+  life(at: number): number {
+    return this.#words[at * WORDS + WORD.life] as number;
+  }
+
+  state(at: number): number {
+    return (this.#words[at * WORDS + WORD.stateAndLoad] as number) & STATE_MASK;
+  }
+
+  setState(at: number, state: number): void {
+    const index = at * WORDS + WORD.stateAndLoad;
+    this.#words[index] = ((this.#words[index] as number) & ~STATE_MASK) | state;
+  }
+
+  /** Claimers of this chunk pointed at it first that have not settled. */
+  load(at: number): number {
+    return (this.#words[at * WORDS + WORD.stateAndLoad] as number) >> STATE_BITS;
+  }
+
+  addLoad(at: number, more: number): void {
+    const index = at * WORDS + WORD.stateAndLoad;
+    this.#words[index] = (this.#words[index] as number) + (more << STATE_BITS);
+  }
+
+  /** Whom it was pointed at first, until it settles. */
+  parent(at: number): number {
+    return this.#words[at * WORDS + WORD.parent] as number;
+  }
+
+  /** How much it counts against its parent. */
+  share(at: number): number {
+    return (this.#words[at * WORDS + WORD.share] as number) * SHARE_STEP;
+  }
+
+  /** Points it at another, or at nobody. */
+  point(at: number, parent: number, share: number): void {
+    this.#words[at * WORDS + WORD.parent] = parent;
+    this.#words[at * WORDS + WORD.share] = Math.round(share / SHARE_STEP);
+  }
+
+  /** It is back in another life: nobody is pointed at it yet. */
+  revive(at: number, life: number): void {
+    this.#words[at * WORDS + WORD.life] = life;
+    this.addLoad(at, -this.load(at));
+    for (let each = 0; each < this.count; each += 1) if (this.parent(each) === at) this.point(each, NOBODY, 0);
+  }
+
+  #grow(): void {
+    const grown = new Int32Array(2 * this.#words.length);
+    grown.set(this.#words);
+    this.#words = grown;
+  }
+
+  #mapAll(): void {
+    let size = 1;
+    while (size < 4 * this.count) size *= 2;
+    const places = new Int32Array(size);
+    this.#places = places;
+    for (let at = 0; at < this.count; at += 1) this.#put(places, this.slot(at), at);
+  }
+
+  #place(places: Int32Array, slot: number, at: number): void {
+    if (2 * this.count > places.length) this.#mapAll();
+    else this.#put(places, slot, at);
+  }
+
+  #put(places: Int32Array, slot: number, at: number): void {
+    let index = hash(slot, places.length);
+    while (places[index] !== 0) index = (index + 1) & (places.length - 1);
+    places[index] = at + 1;
+  }
 }
 
-/** Who claimed the chunk under this name. */
-export function memberOf<Id>({ members, places }: Entry<Id>, id: Id): Member<Id> | undefined {
-  return places === undefined ? members.find(({ peer }) => peer.id === id) : members[places.get(id) ?? -1];
-}
-
-/** One more claimer. */
-export function addMember<Id>(entry: Entry<Id>, peer: Peer<Id>, state: Member<Id>['state']): Member<Id> {
-  const { members, places } = entry;
-  const member: Member<Id> = {
-    peer,
-    state,
-    load: 0,
-    parent: undefined,
-    countedAt: undefined,
-    share: 0,
-    at: members.length,
-  };
-  members.push(member);
-  if (member.at === UNMAPPED_MEMBERS) entry.places = new Map(members.map((each) => [each.peer.id, each.at]));
-  else places?.set(peer.id, member.at);
-  return member;
-}
-
-/** Counts a claimer against the one it is pointed at first. */
-export function point<Id>(member: Member<Id>, parent: Member<Id>, share: number): void {
-  parent.load += 1;
-  parent.peer.load += share;
-  Object.assign(member, { parent, countedAt: parent.peer, share });
-}
-
-/** Counts it no more. */
-export function leaveParent<Id>(member: Member<Id> | undefined): void {
-  if (member?.parent === undefined) return;
-  member.parent.load -= 1;
-  if (member.countedAt !== undefined) member.countedAt.load -= member.share;
-  member.parent = undefined;
-}
-
-/** Keeps the `most` lowest ranks, in order. */
-export function insert<Id>(best: Member<Id>[], ranks: number[], member: Member<Id>, rank: number, most: number): void {
-  if (best.length === most && rank >= (ranks[most - 1] as number)) return;
-  let at = best.length;
-  while (at > 0 && (ranks[at - 1] as number) > rank) at -= 1;
-  best.splice(at, 0, member);
-  ranks.splice(at, 0, rank);
-  best.length = Math.min(best.length, most);
-  ranks.length = best.length;
+/** Knuth's multiplicative hash, TAOCP 6.4; `size` is a power of two. */
+function hash(slot: number, size: number): number {
+  return Math.imul(slot, 0x9e3779b1) >>> (Math.clz32(size) + 1);
 }
