@@ -93,7 +93,6 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     const holders = this.#choose(entry, own, former);
     const first = holders[0];
     if (first === undefined) return this.#grant(chunk, entry, { own, slot }, nowMs);
-    // Before it joins, which may be the first to have a place: the holders' places stay.
     const claimer = own === NOBODY ? this.#join(members, slot, STATE.coming) : own;
     members.addLoad(first, 1);
     // When one that is not remembered has settled is not known: it counts for this chunk, and for good.

@@ -40,7 +40,7 @@ export const CLAIM_LIMITS = {
 /** Chunks of a claim that count fully: a region of 4 MiB has four of 1 MiB. */
 const FULL_SHARES = 4;
 /** Shares are multiples of it, so that they add up and cancel exactly. */
-const SHARE_STEP = 1 / 256;
+export const SHARE_STEP = 1 / 256;
 
 /** What each of so many chunks of one claim counts against who is to send it: small ones are asked for together. */
 export function claimShare(chunks: number): number {

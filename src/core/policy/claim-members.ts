@@ -1,3 +1,5 @@
+import { SHARE_STEP } from './claim-limits.ts';
+
 /** What a claimer of a chunk is to the others. `coming`: waits for another; `lost`: had it, or gave up. */
 export const STATE = { coming: 0, fetching: 1, held: 2, lost: 3 } as const;
 
@@ -9,8 +11,6 @@ const WORD = { slot: 0, life: 1, stateAndLoad: 2, parent: 3, share: 4 } as const
 const WORDS = 5;
 const STATE_BITS = 2;
 const STATE_MASK = 2 ** STATE_BITS - 1;
-/** A share in one word: shares are multiples of this (`claimShare`). */
-const SHARE_STEP = 1 / 256;
 /** Claimers up to which looking at all is as fast as a table. */
 const UNMAPPED_MEMBERS = 16;
 const FIRST_CAPACITY = 3;
@@ -89,7 +89,7 @@ export class ClaimMembers {
     return this.#words[at * WORDS + WORD.parent] as number;
   }
 
-  /** How much it counts against its parent. */
+  /** How much it counts against its parent; in one word, as a multiple of SHARE_STEP. */
   share(at: number): number {
     return (this.#words[at * WORDS + WORD.share] as number) * SHARE_STEP;
   }

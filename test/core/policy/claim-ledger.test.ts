@@ -256,3 +256,30 @@ test('nobody ever waits in a circle, whatever claims, settlements, losses and de
     { numRuns: 5_000 },
   );
 });
+
+test('each of many claimers is found again by its name', () => {
+  const { ledger } = ledgerAt();
+  const names = Array.from({ length: 1_000 }, (_, at) => `node ${at}`);
+  for (const name of names) ledger.claim(name, 'x');
+  for (const name of names) ledger.settle(name, 'x', 'held');
+  for (const name of names) {
+    assert.ok(!holders(ledger.claim(name, 'x')).includes(name), name);
+    ledger.settle(name, 'x', 'held');
+  }
+  assert.deepEqual(ledger.size, { chunks: 1, members: 1_000 });
+});
+
+test('who comes back after it was forgotten begins without load, and its former claimers count no more', () => {
+  const { ledger } = ledgerAt({ peerLoad: 1, holders: 1 });
+  for (const name of ['a', 'b']) {
+    ledger.claim(name, 'x');
+    ledger.settle(name, 'x', 'held');
+  }
+  assert.deepEqual([holders(ledger.claim('c', 'x')), holders(ledger.claim('d', 'x'))], [['b'], ['a']]);
+  ledger.forget('b');
+  assert.deepEqual(holders(ledger.claim('b', 'x')), ['a'], 'nobody else is there');
+  ledger.settle('b', 'x', 'held');
+  assert.deepEqual(holders(ledger.claim('e', 'x')), ['b'], 'its load went with its former life');
+  ledger.settle('c', 'x', 'held');
+  assert.deepEqual(holders(ledger.claim('f', 'x')), ['c'], 'what c says now does not make room at b');
+});
