@@ -1,9 +1,8 @@
 import { fstatSync } from 'node:fs';
 import type { Clock } from '../../clock.ts';
-import { BLOCK_BYTES } from '../../core/block-map.ts';
 import { ShoalError } from '../../errors.ts';
 import { denyResponse, FAN, markPreAccess, type Responder, unmarkPreAccess } from '../../kernel/fanotify.ts';
-import { closeRaw, ERRNO } from '../../kernel/libc.ts';
+import { closeRaw } from '../../kernel/libc.ts';
 import type { Logger } from '../../log.ts';
 import { createFaultQueue, type FaultQueue } from '../fault-queue.ts';
 import type { Inheritance, Keeper, KeptDescriptors } from '../keeper/keeper.ts';
@@ -12,6 +11,7 @@ import type { Journal, JournalEntry } from './journal.ts';
 import { type ReadingThread, startReadingThread } from './reading-thread.ts';
 import type { StaleEvents } from './stale-events.ts';
 import { FAULT_WORDS, type Notice, type ThreadDevice } from './thread-protocol.ts';
+import { idTaken, isOf, isPresent, markError, wholeBlocks } from './trapped.ts';
 
 const DENY_EIO = denyResponse('EIO');
 /** How long events may still be on their way after a mark was removed. */
@@ -306,38 +306,4 @@ class GroupTrap implements FanotifyTrap {
   #refuseWhenEnding(): void {
     if (this.#ending !== undefined) throw new ShoalError('FAILED_PRECONDITION', 'the fanotify trap is closed');
   }
-}
-
-/** An event whose file nobody looked at may be of any of them, where the trap knows them all. */
-function isOf({ inode, filesystem }: JournalEntry, known: ThreadDevice, knowsAll: boolean): boolean {
-  if (inode === 0) return knowsAll;
-  return known.inode === inode && known.filesystem === filesystem;
-}
-
-/** The range as blocks of this device; undefined when it ends before. */
-function wholeBlocks({ id, presence }: TrapDevice, offset: number, length: number): Fault | undefined {
-  const first = Math.floor(offset / BLOCK_BYTES);
-  const end = Math.min(Math.ceil((offset + length) / BLOCK_BYTES), presence.blockCount);
-  if (first >= end) return undefined;
-  return { device: id, offset: first * BLOCK_BYTES, length: (end - first) * BLOCK_BYTES };
-}
-
-function isPresent(device: TrapDevice, { offset, length }: Fault): boolean {
-  return device.presence.hasRange(Math.floor(offset / BLOCK_BYTES), Math.ceil((offset + length) / BLOCK_BYTES));
-}
-
-/** Faults of one would be answered by what the other has: readers would get holes. */
-function idTaken(device: TrapDevice, other: TrapDevice): ShoalError {
-  return new ShoalError('FAILED_PRECONDITION', `${device.name} has the device number of ${other.name}, ${device.id}`);
-}
-
-function markError(device: TrapDevice, cause: unknown): ShoalError {
-  const errno = cause instanceof ShoalError ? cause.context.errno : undefined;
-  const why =
-    errno === ERRNO.EOPNOTSUPP
-      ? 'its file system has no pre-content events; keep blobs on ext4, xfs or btrfs'
-      : errno === ERRNO.EINVAL
-        ? 'this kernel has no pre-content events; Linux 6.15 or newer is needed'
-        : String(cause);
-  return new ShoalError('TRAP_UNAVAILABLE', `cannot trap reads of ${device.path}: ${why}`, { cause });
 }
