@@ -171,4 +171,17 @@ describe('createFaultLoop', () => {
     assert.equal(trap.answers.length, 100);
     assert.equal(lines.length, 1);
   });
+
+  it('says nothing of reads that it leaves to the next daemon, and stops filling them', async () => {
+    const trap = new FakeTrap();
+    const lines: string[] = [];
+    const log = { ...silentLogger, error: (message: string) => void lines.push(message) };
+    const loop = createFaultLoop({ ...parts(trap, () => blob(() => new Promise(() => {}))), log });
+    trap.raise(1, 0);
+    await delay(10);
+    loop.leave();
+    trap.faults.end();
+    await loop.done;
+    assert.deepEqual([loop.stats().failed, lines], [1, []]);
+  });
 });

@@ -83,20 +83,23 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
     const { members } = entry;
     this.#endLease(entry, nowMs);
     const own = members.placeOf(slot);
-    // Back after it was forgotten: others may still wait for it, so it keeps its place.
-    if (own !== NOBODY && this.#isGone(members, own)) members.revive(own, this.#peers.life[slot] as number);
-    if (own !== NOBODY && own === entry.root) return this.#renew(entry, nowMs);
-    const former = own === NOBODY ? NOBODY : members.parent(own);
-    if (own !== NOBODY) this.#leaveParent(members, own);
-    // It had the chunk and lost it: others may wait for it, so it must not wait for them.
-    if (own !== NOBODY && members.state(own) === STATE.held) members.setState(own, STATE.lost);
+    let former = NOBODY;
+    if (own !== NOBODY) {
+      // Back after it was forgotten: others may still wait for it, so it keeps its place.
+      if (this.#isGone(members, own)) members.revive(own, this.#peers.life[slot] as number);
+      if (own === entry.root) return this.#renew(entry, nowMs);
+      former = members.parent(own);
+      this.#leaveParent(members, own);
+      // It had the chunk and lost it: others may wait for it, so it must not wait for them.
+      if (members.state(own) === STATE.held) members.setState(own, STATE.lost);
+    }
     const holders = this.#choose(entry, own, former);
     const first = holders[0];
     if (first === undefined) return this.#grant(chunk, entry, { own, slot }, nowMs);
     const claimer = own === NOBODY ? this.#join(members, slot, STATE.coming) : own;
-    members.addLoad(first, 1);
-    // When one that is not remembered has settled is not known: it counts for this chunk, and for good.
     if (claimer !== NOBODY) this.#point(members, claimer, first, share);
+    // When one that is not remembered has settled is not known: it counts for this chunk, and for good.
+    else members.addLoad(first, 1);
     return { kind: 'ask', holders: holders.map((at) => this.#peers.idOf(members.slot(at))) };
   }
 
@@ -168,6 +171,7 @@ class TreeLedger<Id extends string | number> implements ClaimLedger<Id> {
   /** Counts a claimer against the one it is pointed at first. */
   #point(members: ClaimMembers, at: number, parent: number, share: number): void {
     members.point(at, parent, share);
+    members.addLoad(parent, 1);
     const { load } = this.#peers;
     const slot = members.slot(parent);
     load[slot] = (load[slot] as number) + share;

@@ -23,7 +23,7 @@ export const CLAIM_LIMITS = {
    */
   looks: 128,
   littleLoad: 2,
-  /** Chunks remembered; the one touched longest ago leaves. About 500 bytes each. */
+  /** Chunks remembered; the one touched longest ago leaves. About 600 bytes each, with one or two claimers. */
   chunks: 100_000,
   /**
    * Claimers remembered per chunk, and when half of all are used up; later ones are pointed at these and are leaves. With

@@ -209,11 +209,12 @@ class GroupTrap implements FanotifyTrap {
 
   #settle({ eventFd, stale }: Pick<Pending, 'eventFd' | 'stale'>, response: number): void {
     const { responder, journal } = this.#parts;
-    if (response !== FAN.ALLOW) this.#denied += 1;
+    const denies = response === FAN.ALLOW ? 0 : 1;
     if (stale) {
-      this.#parts.stale.settle(eventFd, response);
+      if (this.#parts.stale.settle(eventFd, response)) this.#denied += denies;
       return;
     }
+    this.#denied += denies;
     responder.respond(eventFd, response);
     // before the close: after it the number may belong to the next event
     journal.clear(eventFd);

@@ -17,8 +17,11 @@ export interface StaleEvents {
   readonly denied: number;
   /** From now on this one is allowed only by so many answers that allow. */
   share(eventFd: number, answers: number): void;
-  /** Answers one, denies whatever else waits under its number, and frees the number. Twice does nothing. */
-  settle(eventFd: number, response: number): void;
+  /**
+   * Answers one, denies whatever else waits under its number, and frees the number; true when it did. Nothing the second
+   * time, or while further answers are needed.
+   */
+  settle(eventFd: number, response: number): boolean;
   /** Frees the numbers and answers nothing: the journal keeps what waits. */
   release(): void;
 }
@@ -37,23 +40,26 @@ export function takeStaleEvents(journal: Journal, responder: Responder): StaleEv
   }
   const entries = journaled.filter(({ eventFd }) => occupied.has(eventFd));
   for (const { eventFd } of journaled) if (!occupied.has(eventFd)) journal.clear(eventFd);
-  const left = new Map<number, number>();
   return {
     entries,
     denied,
-    share: (eventFd, answers) => void left.set(eventFd, answers),
+    share: (eventFd, answers) => void occupied.set(eventFd, answers),
     settle(eventFd, response) {
-      const more = (left.get(eventFd) ?? 1) - 1;
-      left.set(eventFd, more);
-      if (response === FAN.ALLOW && more > 0) return;
-      if (!occupied.delete(eventFd)) return;
+      const answers = occupied.get(eventFd);
+      if (answers === undefined) return false;
+      if (response === FAN.ALLOW && answers > 1) {
+        occupied.set(eventFd, answers - 1);
+        return false;
+      }
+      occupied.delete(eventFd);
       responder.respond(eventFd, response);
       denyAll(responder, eventFd);
       journal.clear(eventFd);
       closeRaw(eventFd);
+      return true;
     },
     release() {
-      for (const eventFd of occupied) closeRaw(eventFd);
+      for (const eventFd of occupied.keys()) closeRaw(eventFd);
       occupied.clear();
     },
   };
@@ -66,13 +72,13 @@ function denyAll(responder: Responder, eventFd: number): number {
   return count;
 }
 
-/** Puts /dev/null at each of these numbers that is free; the numbers it now holds. */
-function occupy(numbers: readonly number[]): Set<number> {
-  const occupied = new Set<number>();
+/** Puts /dev/null at each of these numbers that is free; the numbers it now holds, and the answers each needs. */
+function occupy(numbers: readonly number[]): Map<number, number> {
+  const occupied = new Map<number, number>();
   const filler = openFd('/dev/null', O.RDONLY);
   for (const number of numbers) {
     const got = number === filler ? filler : syscallRaw('fcntl', filler, F_DUPFD_CLOEXEC, number);
-    if (got === number) occupied.add(number);
+    if (got === number) occupied.set(number, 1);
     else if (got >= 0) closeRaw(got);
   }
   if (!occupied.has(filler)) closeRaw(filler);
